@@ -1,0 +1,155 @@
+"""What long work reports.
+
+Long work is a generator of these frozen events. It knows no thread, queue or callback: the command line prints the events,
+the window turns them into signals, a test lists them. Whoever consumes a job stops it by closing the generator, whose
+``finally`` saves and frees in the thread that ran it. A job that is not closed early ends with exactly one `Finished` or
+`Failed`; no exception leaves it (see `job`).
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from .errors import Seg3dError
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; they are small, picklable facts."""
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """Work is under way: `done` of `total` (None: unknown), and the seconds that are probably left."""
+
+    what: str
+    done: float
+    total: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """One optimiser step was made. `loss` is that of the batch, `memory_mb` the peak on the device (or of the process)."""
+
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    elapsed_s: float
+    seconds_left: float | None = None
+    memory_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class EpochDone(Event):
+    """A round of steps is over. `loss` is the mean over its steps; `epochs` is None when a time budget decides."""
+
+    epoch: int
+    epochs: int | None
+    loss: float
+    learning_rate: float
+    steps: int
+    elapsed_s: float
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Validated(Event):
+    """Whole validation cases were predicted: mean hard Dice by label name, over all, and by case and label name.
+
+    Empty truths count as `napari_seg3d.comparison.overlap` says. `best` tells whether this is the best model so far.
+    """
+
+    epoch: int
+    step: int
+    dice: Mapping[str, float]
+    mean_dice: float
+    by_case: Mapping[str, Mapping[str, float]]
+    best: bool
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A file or folder was written whole. `what` is a word for it: "model", "checkpoint", "prediction" …"""
+
+    path: Path
+    what: str
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something a user should know that does not stop the work."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The work ended without its result. `message` is for the user, `details` (a traceback) for a report."""
+
+    message: str
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The work is done; `result` is what it was for."""
+
+    result: Any = None
+    message: str = ""
+    seconds: float = field(default=0.0)
+
+
+def job(function: Callable[P, Iterator[Event]]) -> Callable[P, Iterator[Event]]:
+    """Make a generator function a job: what it raises becomes its last event, a `Failed`.
+
+    A worker thread or process can then iterate it blindly. Closing the generator runs its ``finally`` as usual.
+    """
+
+    @functools.wraps(function)
+    def events(*args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
+        try:
+            yield from function(*args, **kwargs)
+        except Seg3dError as error:
+            yield Failed(str(error), traceback.format_exc())
+        except MemoryError:
+            yield Failed(
+                "The computer's memory is full. Close other programs, or choose a smaller patch or batch.",
+                traceback.format_exc(),
+            )
+        except Exception as error:
+            yield Failed(_in_words(error), traceback.format_exc())
+
+    return events
+
+
+def _in_words(error: Exception) -> str:
+    # torch is not imported here: the core must start without it, so its error is known by name.
+    if type(error).__name__ == "OutOfMemoryError":
+        return "The GPU's memory is full. Choose a smaller patch or batch, close other GPU programs, or use the CPU."
+    return f"Unexpected {type(error).__name__}: {error}. This is a defect of napari-seg3d; please report it with the details."
+
+
+def result_of(events: Iterator[Event]) -> Any:
+    """Run a job to its end and return the result of its `Finished`.
+
+    Raises
+    ------
+    Seg3dError
+        With the message of the job's `Failed`.
+    """
+    for event in events:
+        if isinstance(event, Failed):
+            raise Seg3dError(event.message)
+        if isinstance(event, Finished):
+            return event.result
+    raise Seg3dError("The work ended without a result.")
