@@ -1,1 +1,1 @@
-
+"""What an image is: its grid, its voxels, its file."""

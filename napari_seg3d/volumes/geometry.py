@@ -100,10 +100,16 @@ class Geometry:
         return bool(np.abs(directions).max(axis=0).min() < np.cos(np.deg2rad(0.1)))
 
     @property
+    def shear_degrees(self) -> float:
+        """How far the voxel axes are from perpendicular, at most, in degrees; 0 for ordinary images."""
+        directions = self.affine_voxel_to_world[:3, :3] / np.asarray(self.spacing_mm)
+        cosines = np.abs(directions.T @ directions - np.eye(3))
+        return float(np.rad2deg(np.arcsin(min(cosines.max(), 1.0))))
+
+    @property
     def is_sheared(self) -> bool:
         """Whether the voxel axes are not perpendicular (by more than 0.1 degrees)."""
-        directions = self.affine_voxel_to_world[:3, :3] / np.asarray(self.spacing_mm)
-        return bool(np.abs(directions.T @ directions - np.eye(3)).max() > np.sin(np.deg2rad(0.1)))
+        return self.shear_degrees > 0.1
 
     def world(self, voxels: ArrayLike) -> NDArray[np.float64]:
         """World coordinates (..., 3) in mm of voxel indices (..., 3)."""
