@@ -1,0 +1,399 @@
+"""Live curves of a training: the loss above, Dice of every class below, in napari's colours.
+
+Events come in as fast as the training makes them and are kept in bounded memory; the picture follows at most twice a
+second, so that drawing never competes with the training or the viewer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Literal
+
+import numpy as np
+import qtpy
+from numpy.typing import NDArray
+from qtpy.QtCore import QPointF, Qt, QTimer
+from qtpy.QtGui import QColor, QPalette
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+from ..events import EpochDone, Event, Step, Validated
+
+# pyqtgraph would choose a Qt of its own when several are installed; it must take the one that napari runs on.
+os.environ["PYQTGRAPH_QT_LIB"] = qtpy.API_NAME
+import pyqtgraph as pg
+
+#: Milliseconds between two redraws.
+REDRAW_MS = 500
+#: Longest series that is kept; a longer one is thinned by joining neighbours.
+POINTS = 2000
+
+Axis = Literal["epochs", "minutes"]
+
+
+class Series:
+    """Numbers along a training in bounded memory: when full, every two neighbours become their mean."""
+
+    def __init__(self) -> None:
+        #: Rows of epoch, minute, value; the last row is the mean of what came since, while it waits to be complete.
+        self._rows = np.empty((2 * POINTS, 3))
+        self._complete = 0
+        self._joined = 1
+        self._waiting: list[tuple[float, float, float]] = []
+
+    def add(self, epoch: float, minute: float, value: float) -> None:
+        """Append one point."""
+        self._waiting.append((epoch, minute, value))
+        self._rows[self._complete] = np.mean(self._waiting, axis=0)
+        if len(self._waiting) < self._joined:
+            return
+        self._waiting.clear()
+        self._complete += 1
+        if self._complete == len(self._rows):
+            self._rows[:POINTS] = self._rows.reshape(POINTS, 2, 3).mean(axis=1)
+            self._complete = POINTS
+            self._joined *= 2
+
+    def __len__(self) -> int:
+        return self._complete + bool(self._waiting)
+
+    @property
+    def epochs(self) -> NDArray[np.float64]:
+        """(N,) rounds of training."""
+        return self._rows[: len(self), 0]
+
+    @property
+    def minutes(self) -> NDArray[np.float64]:
+        """(N,) minutes since the training began."""
+        return self._rows[: len(self), 1]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """(N,) values."""
+        return self._rows[: len(self), 2]
+
+    def along(self, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return copies of places and values as (N,) arrays."""
+        return (self.epochs if axis == "epochs" else self.minutes).copy(), self.values.copy()
+
+    def nearest(self, axis: Axis, place: float) -> int | None:
+        """Return the index of the point nearest to a place, None when there is no point."""
+        places, _ = self.along(axis)
+        return int(np.abs(places - place).argmin()) if places.size else None
+
+
+@dataclass
+class TrainingCurves:
+    """What the events of one training add up to, without any drawing."""
+
+    step_loss: Series = field(default_factory=Series)
+    loss: Series = field(default_factory=Series)
+    mean_dice: Series = field(default_factory=Series)
+    dice: dict[str, Series] = field(default_factory=dict)
+    best: tuple[float, float, float] | None = None
+    _epoch: int = -1
+    _epoch_began: int = 0
+    _steps_per_epoch: int = 50
+
+    def add(self, event: Event) -> bool:
+        """Take an event in; return whether there is something new to draw."""
+        if isinstance(event, Step):
+            self._add_step(event)
+        elif isinstance(event, EpochDone):
+            self.loss.add(event.epoch, event.elapsed_s / 60, event.loss)
+        elif isinstance(event, Validated):
+            self._add_validation(event)
+        else:
+            return False
+        return True
+
+    def _add_step(self, event: Step) -> None:
+        if event.epoch != self._epoch:
+            if event.epoch == self._epoch + 1 and self._epoch >= 0:
+                self._steps_per_epoch = max(event.step - self._epoch_began, 1)
+            self._epoch, self._epoch_began = event.epoch, event.step
+        # An epoch's mean stands at its end; its steps lead up to there.
+        part = min((event.step - self._epoch_began + 1) / self._steps_per_epoch, 1.0)
+        self.step_loss.add(event.epoch - 1 + part, event.elapsed_s / 60, event.loss)
+
+    def _add_validation(self, event: Validated) -> None:
+        place = (float(event.epoch), event.elapsed_s / 60)
+        self.mean_dice.add(*place, event.mean_dice)
+        for name, value in event.dice.items():
+            self.dice.setdefault(name, Series()).add(*place, value)
+        if event.best:
+            self.best = (*place, event.mean_dice)
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Colours of napari's theme as ``#rrggbb``."""
+
+    background: str
+    panel: str
+    text: str
+    quiet: str
+    accent: str
+
+
+def theme_colours() -> Colours:
+    """Return the colours of the theme that napari shows now."""
+    from napari.settings import get_settings
+    from napari.utils.theme import get_theme
+
+    theme = get_theme(get_settings().appearance.theme)
+    as_hex = {name: str(getattr(theme, name).as_hex("long")) for name in ("background", "foreground", "text", "icon")}
+    accent = "#6f8df5" if theme.type == "dark" else "#2f55c8"
+    return Colours(as_hex["foreground"], as_hex["background"], as_hex["text"], as_hex["icon"], accent)
+
+
+def readable(color: str, background: str) -> str:
+    """Return `color`, made lighter or darker until a thin line of it can be seen on `background` (contrast 2 : 1)."""
+    goal = QColor("white" if _luminance(QColor(background)) < 0.4 else "black")
+    ground = _luminance(QColor(background))
+    for part in np.linspace(0, 1, 11):
+        line = QColor(color)
+        line = QColor(*(round((1 - part) * c + part * g) for c, g in zip(_rgb(line), _rgb(goal), strict=True)))
+        brighter, darker = sorted((_luminance(line), ground), reverse=True)
+        if (brighter + 0.05) / (darker + 0.05) >= 2:
+            break
+    return str(line.name())
+
+
+def _rgb(color: QColor) -> tuple[int, int, int]:
+    return color.red(), color.green(), color.blue()
+
+
+def _luminance(color: QColor) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    parts = np.asarray(_rgb(color)) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+class CurvesView(QWidget):
+    """Two plots with one horizontal axis, a legend that shows the values, and the values under the mouse.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._curves = TrainingCurves()
+        self._label_colours: Mapping[str, str] = {}
+        self._axis: Axis = "epochs"
+        self._place: float | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REDRAW_MS)
+        self._timer.timeout.connect(self._draw)
+
+        self._reading = _line_of_text("Where the mouse is, or else the newest values")
+        self._axis_box = QComboBox()
+        self._axis_box.addItems(["epochs", "minutes"])
+        self._axis_box.setToolTip("Draw along rounds of training or along time")
+        self._axis_box.currentTextChanged.connect(self.set_axis)
+        self._dice_legend = _line_of_text("Mean hard Dice over whole validation cases; 1 is perfect")
+        self._plots = pg.GraphicsLayoutWidget()
+        self._plots.setMinimumSize(200, 250)
+        self._plots.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
+        self._plots.setAccessibleName("Curves of loss and Dice")
+        self._loss_plot = self._plots.addPlot(row=0, col=0)
+        self._dice_plot = self._plots.addPlot(row=1, col=0)
+        self._set_up_plots()
+
+        top = QHBoxLayout()
+        top.addWidget(self._reading, 1)
+        top.addWidget(self._axis_box)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addLayout(top)
+        layout.addWidget(self._plots, 1)
+        layout.addWidget(self._dice_legend)
+        self._follow_theme()
+        self._draw()
+
+    def _set_up_plots(self) -> None:
+        for plot in (self._loss_plot, self._dice_plot):
+            plot.setMenuEnabled(False)
+            plot.hideButtons()
+            # The page scrolls with the wheel; the axes fit themselves.
+            plot.setMouseEnabled(x=False, y=False)
+            plot.showGrid(x=True, y=True, alpha=0.15)
+            for side in ("left", "bottom"):
+                plot.getAxis(side).enableAutoSIPrefix(False)
+            plot.getAxis("left").setWidth(46)
+        self._dice_plot.setXLink(self._loss_plot)
+        self._dice_plot.setYRange(0, 1, padding=0.02)
+        self._loss_plot.setLabel("left", "loss")
+        self._dice_plot.setLabel("left", "Dice")
+        self._loss_plot.getAxis("bottom").setStyle(showValues=False)
+        self._step_line = self._loss_plot.plot([], [])
+        self._loss_line = self._loss_plot.plot([], [])
+        self._mean_line = self._dice_plot.plot([], [])
+        self._best_mark = pg.ScatterPlotItem(size=12, symbol="star")
+        self._dice_plot.addItem(self._best_mark)
+        self._dice_lines: dict[str, Any] = {}
+        self._cursors = [pg.InfiniteLine(angle=90, movable=False) for _ in range(2)]
+        for plot, cursor in zip((self._loss_plot, self._dice_plot), self._cursors, strict=True):
+            plot.addItem(cursor, ignoreBounds=True)
+            cursor.setVisible(False)
+        self._plots.scene().sigMouseMoved.connect(self._mouse_moved)
+        self._plots.setMouseTracking(True)
+
+    def _follow_theme(self) -> None:
+        from napari.settings import get_settings
+
+        # napari holds bound methods weakly: a closed panel is forgotten.
+        get_settings().appearance.events.theme.connect(self._theme_changed)
+        self._paint()
+
+    def _theme_changed(self, event: object = None) -> None:
+        self._paint()
+        self._draw()
+
+    def _paint(self) -> None:
+        """Take the theme's colours."""
+        self._colours = colours = theme_colours()
+        self._plots.setBackground(colours.background)
+        axis = pg.mkPen(colours.quiet, width=1)
+        for plot in (self._loss_plot, self._dice_plot):
+            for side in ("left", "bottom"):
+                plot.getAxis(side).setPen(axis)
+                plot.getAxis(side).setTextPen(colours.text)
+        faint = QColor(colours.accent)
+        faint.setAlpha(90)
+        self._step_line.setPen(pg.mkPen(faint, width=1))
+        self._loss_line.setPen(pg.mkPen(colours.accent, width=2))
+        self._mean_line.setPen(pg.mkPen(colours.text, width=2, style=Qt.PenStyle.DashLine))
+        self._best_mark.setPen(pg.mkPen(colours.background))
+        self._best_mark.setBrush(pg.mkBrush(colours.text))
+        for cursor in self._cursors:
+            cursor.setPen(pg.mkPen(colours.quiet, width=1, style=Qt.PenStyle.DotLine))
+        for name, line in self._dice_lines.items():
+            line.setPen(pg.mkPen(self._colour(name), width=2))
+            line.setSymbolBrush(self._colour(name))
+
+    def _colour(self, name: str) -> str:
+        return readable(self._label_colours.get(name, self._colours.accent), self._colours.background)
+
+    def clear(self, label_colours: Mapping[str, str] | None = None) -> None:
+        """Forget the curves; `label_colours` maps the names of the classes to come to ``#rrggbb``."""
+        self._curves = TrainingCurves()
+        self._label_colours = dict(label_colours or {})
+        for line in self._dice_lines.values():
+            self._dice_plot.removeItem(line)
+        self._dice_lines = {}
+        self._place = None
+        self._draw()
+
+    def add(self, event: Event) -> None:
+        """Take an event in; it is drawn within half a second."""
+        if self._curves.add(event) and not self._timer.isActive():
+            self._timer.start()
+
+    def show_history(self, events: Iterable[Event], label_colours: Mapping[str, str]) -> None:
+        """Draw the curves of a training that ran before."""
+        self.clear(label_colours)
+        for event in events:
+            self._curves.add(event)
+        self._draw()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event has come yet."""
+        return not (len(self._curves.step_loss) or len(self._curves.loss) or len(self._curves.mean_dice))
+
+    def set_axis(self, axis: str) -> None:
+        """Draw along ``"epochs"`` or ``"minutes"``."""
+        self._axis = "minutes" if axis == "minutes" else "epochs"
+        self._axis_box.setCurrentText(self._axis)
+        self._place = None
+        self._draw()
+
+    def _draw(self) -> None:
+        curves = self._curves
+        self._step_line.setData(*curves.step_loss.along(self._axis))
+        self._loss_line.setData(*curves.loss.along(self._axis))
+        self._mean_line.setData(*curves.mean_dice.along(self._axis))
+        for name, series in curves.dice.items():
+            if name not in self._dice_lines:
+                pen, brush = pg.mkPen(self._colour(name), width=2), pg.mkBrush(self._colour(name))
+                self._dice_lines[name] = self._dice_plot.plot([], [], pen=pen, symbol="o", symbolSize=5, symbolPen=None)
+                self._dice_lines[name].setSymbolBrush(brush)
+            places, values = series.along(self._axis)
+            self._dice_lines[name].setData(places, values)
+            self._dice_lines[name].setSymbol("o" if len(places) <= 60 else None)
+        best = curves.best
+        self._best_mark.setData(*([], []) if best is None else ([best[0 if self._axis == "epochs" else 1]], [best[2]]))
+        self._dice_plot.setLabel("bottom", "epoch" if self._axis == "epochs" else "time (min)")
+        self._read()
+
+    def _mouse_moved(self, where: QPointF) -> None:
+        plot = next((p for p in (self._loss_plot, self._dice_plot) if p.sceneBoundingRect().contains(where)), None)
+        self._place = None if plot is None or self.is_empty else plot.vb.mapSceneToView(where).x()
+        self._read()
+
+    def leaveEvent(self, event: Any) -> None:
+        """Go back to the newest values when the mouse leaves."""
+        self._place = None
+        self._read()
+        super().leaveEvent(event)
+
+    def _read(self) -> None:
+        """Write the values at the mouse, or the newest ones, above and below the plots."""
+        for cursor in self._cursors:
+            cursor.setVisible(self._place is not None)
+            if self._place is not None:
+                cursor.setPos(self._place)
+        if self.is_empty:
+            self._reading.setText("The curves appear with the first step.")
+            self._dice_legend.setText("")
+            return
+        loss = self._curves.loss if len(self._curves.loss) else self._curves.step_loss
+        mark = f'<span style="color:{self._colours.accent}">━</span>'
+        if (at := self._at(loss)) is None:
+            self._reading.setText("")
+        else:
+            self._reading.setText(
+                f"{mark} loss <b>{loss.values[at]:.3f}</b> · epoch {loss.epochs[at]:.0f} · {loss.minutes[at]:.1f} min"
+            )
+        self._dice_legend.setText(self._legend())
+
+    def _at(self, series: Series) -> int | None:
+        if self._place is None:
+            return len(series) - 1 if len(series) else None
+        return series.nearest(self._axis, self._place)
+
+    def _legend(self) -> str:
+        mean = self._curves.mean_dice
+        if (at := self._at(mean)) is None:
+            return "Dice appears after the first validation."
+        parts = [
+            # Non-breaking inside an entry, so that the legend wraps between entries only.
+            f'<span style="color:{self._colour(name)}">●</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}'
+            f"&nbsp;<b>{series.values[at]:.3f}</b>"
+            for name, series in self._curves.dice.items()
+            if at < len(series)
+        ]
+        parts.append(f"<span>╌</span>&nbsp;mean&nbsp;<b>{mean.values[at]:.3f}</b>")
+        if self._curves.best is not None:
+            epoch, minute, value = self._curves.best
+            where = f"epoch {epoch:.0f}" if self._axis == "epochs" else f"{minute:.1f} min"
+            parts.append(f"★&nbsp;best&nbsp;{value:.3f}&nbsp;at&nbsp;{where}".replace(" ", "&nbsp;"))
+        return " &nbsp; ".join(parts)
+
+
+def _line_of_text(tooltip: str) -> QLabel:
+    label = QLabel()
+    label.setTextFormat(Qt.TextFormat.RichText)
+    label.setWordWrap(True)
+    label.setToolTip(tooltip)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    label.setForegroundRole(QPalette.ColorRole.WindowText)
+    return label

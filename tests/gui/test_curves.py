@@ -1,0 +1,122 @@
+"""Curves follow the events of a training, in bounded memory and with values that can be read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPointF
+
+from napari_seg3d.events import EpochDone, Saved, Step, Validated
+from napari_seg3d.gui.curves import POINTS, CurvesView, Series, TrainingCurves, readable
+
+COLOURS = {"anterior": "#f28e2b", "posterior": "#17becf"}
+
+
+def training(epochs, steps=10):
+    for epoch in range(1, epochs + 1):
+        for step in range(steps):
+            number = (epoch - 1) * steps + step + 1
+            yield Step(number, epoch, 1 / number, 1e-3, number * 6.0)
+        yield EpochDone(epoch, epochs, 1 / epoch, 1e-3, steps, epoch * steps * 6.0)
+        if epoch % 2 == 0:
+            dice = {"anterior": epoch / 20, "posterior": epoch / 40}
+            mean = sum(dice.values()) / 2
+            yield Validated(epoch, epoch * steps, dice, mean, {}, epoch == 6, epoch * steps * 6.0)
+
+
+@pytest.fixture
+def view(qtbot):
+    view = CurvesView()
+    qtbot.addWidget(view)
+    view.clear(COLOURS)
+    return view
+
+
+def test_a_series_stays_bounded_and_keeps_its_shape():
+    series = Series()
+    for i in range(50_000):
+        series.add(i, i / 10, 3.0 * i)
+    epochs, values = series.along("epochs")
+    assert POINTS <= len(epochs) < 2 * POINTS
+    assert np.allclose(values, 3 * epochs)
+    assert epochs[0] < 50
+    assert epochs[-1] > 49_900
+
+
+def test_steps_lead_up_to_the_mean_of_their_epoch():
+    curves = TrainingCurves()
+    for event in training(8):
+        curves.add(event)
+    epochs, losses = curves.step_loss.along("epochs")
+    assert np.allclose(epochs[10:], np.arange(11, 81) / 10)
+    assert losses[19] == pytest.approx(1 / 20)
+    assert curves.best == (6.0, 6.0, pytest.approx(6 * 3 / 80))
+
+
+def test_other_events_change_nothing():
+    assert not TrainingCurves().add(Saved("x", "model"))
+
+
+def test_many_events_are_one_redraw(view, qtbot, monkeypatch):
+    draws = []
+    monkeypatch.setattr(view, "_draw", lambda draw=view._draw: (draws.append(1), draw()))
+    view._timer.timeout.disconnect()
+    view._timer.timeout.connect(lambda: view._draw())
+    for event in training(30):
+        view.add(event)
+    assert not draws
+    qtbot.waitUntil(lambda: len(draws) == 1, timeout=2000)
+    qtbot.wait(700)
+    assert len(draws) == 1
+
+
+def test_the_legend_names_classes_in_their_colours_with_the_newest_value(view):
+    view.show_history(training(8), COLOURS)
+    legend = view._dice_legend.text()
+    assert "anterior&nbsp;<b>0.400</b>" in legend
+    assert readable(COLOURS["anterior"], view._colours.background) in legend
+    assert "best" in legend
+    assert "loss <b>0.125</b> · epoch 8 · 8.0 min" in view._reading.text()
+
+
+def test_the_mouse_reads_values_and_leaving_brings_back_the_newest(view, qtbot):
+    view.resize(380, 420)
+    view.show_history(training(8), COLOURS)
+    view.show()
+    qtbot.waitExposed(view)
+    view.set_axis("minutes")
+    box = view._dice_plot.vb
+    qtbot.waitUntil(lambda: 7.9 < box.viewRange()[0][1] < 9)
+    view._mouse_moved(QPointF(box.mapViewToScene(QPointF(4.0, 0.5))))
+    assert "anterior&nbsp;<b>0.200</b>" in view._dice_legend.text()
+    assert "4.0 min" in view._reading.text()
+    view.leaveEvent(None)
+    assert "anterior&nbsp;<b>0.400</b>" in view._dice_legend.text()
+
+
+def test_names_are_shown_as_text_not_as_markup(view):
+    view.show_history([Validated(1, 1, {"<img src=x>": 0.5}, 0.5, {}, True, 1.0)], {})
+    assert "<img" not in view._dice_legend.text()
+
+
+@pytest.mark.parametrize("background", ["#2e333e", "#dddad8"])
+@pytest.mark.parametrize("color", ["#f0ece0", "#000000", "#4169e1", "#ffffff", "#dddad8"])
+def test_every_label_colour_can_be_seen_on_both_themes(color, background):
+    def luminance(text):
+        parts = np.array([int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+    line, ground = luminance(readable(color, background)), luminance(background)
+    assert (max(line, ground) + 0.05) / (min(line, ground) + 0.05) >= 1.9
+
+
+def test_the_theme_can_change_while_it_is_open(view):
+    from napari.settings import get_settings
+
+    dark = view._colours
+    get_settings().appearance.theme = "light"
+    try:
+        assert view._colours != dark
+    finally:
+        get_settings().appearance.theme = "dark"
+    assert view._colours == dark
