@@ -79,8 +79,8 @@ $(VENV)/.python: | $(VENV)/.system
 # `$(call pip_install,extras)`
 define pip_install
 	@echo "Installing napari-seg3d[$(1)] into $(VENV) with the versions of constraints.txt"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip </dev/null
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt pip </dev/null
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[$(1)]' </dev/null
 	@touch $@
 endef
