@@ -1,7 +1,7 @@
 """Files are written whole or not at all.
 
-What is new grows in a temporary file beside the old one, is flushed to the disk, and takes its place in one step. A full
-disk, an error or a killed process leaves the old file as it was, at worst with a temporary file beside it, which
+What is new grows in a temporary file beside the old one, is flushed to the disk, and takes its place in one step. A
+full disk, an error or a killed process leaves the old file as it was, at worst with a temporary file beside it, which
 `sweep_leftovers` removes at the next start.
 """
 

@@ -1,7 +1,8 @@
 """Files to volumes and label maps, and back.
 
-Reading checks the file to its last byte and answers everything that is wrong with one sentence that names it. Writing keeps
-what the source file held: a label map that was read, changed and saved differs from its file in the changed voxels only.
+Reading checks the file to its last byte and answers everything that is wrong with one sentence that names it. Writing
+keeps what the source file held: a label map that was read, changed and saved differs from its file in the changed
+voxels only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MOST_LABELS = 1000
 _MANY_LABELS = 32
 #: Labels stored as floats may be this far from integers, as somebody's arithmetic leaves them (0.99999997).
 _LABEL_TOLERANCE = 1e-3
+#: Labels are indices; a value beyond this is none. It fits every type from uint32 on.
+_LARGEST_LABEL = 2**32 - 1
 #: Largest integers that floating-point types store exactly.
 _EXACT_TO = {2: 2**11, 4: 2**24, 8: 2**53}
 
@@ -42,8 +45,8 @@ _OTHER_FORMATS = {
 class FileInfo:
     """What the header of a file says.
 
-    `channels` is the number of volumes along the fourth axis, 1 for an ordinary file; `dtype` the stored type, for example
-    ``"int16"``; `notes` are sentences on what is odd though readable.
+    `channels` is the number of volumes along the fourth axis, 1 for an ordinary file; `dtype` the stored type, for
+    example ``"int16"``; `notes` are sentences on what is odd though readable.
     """
 
     path: Path
@@ -158,9 +161,10 @@ def write_label_map(
 ) -> Path:
     """Write labels whole or not at all, and return the path.
 
-    A map that was read from a label file and still lies on its grid is written into the same bytes: header, extensions
-    and padding stay, only voxels change. If its values do not fit the type stored there, or it is new, it gets a fresh
-    header in the smallest type that holds them, with the source's codes, units and, on the same grid, its very matrices.
+    A map that was read from a label file and still lies on its grid is written into the same bytes: header,
+    extensions and padding stay, only voxels change. If its values do not fit the type stored there, or it is new, it
+    gets a fresh header in the smallest type that holds them, with the source's codes, units and, on the same grid,
+    its very matrices.
 
     Parameters
     ----------
@@ -176,8 +180,8 @@ def write_label_map(
     Raises
     ------
     FileError
-        If the file cannot be written, with the cause in words, or does not read back as it should; an older file of that
-        name is then as it was.
+        If the file cannot be written, with the cause in words, or does not read back as it should; an older file of
+        that name is then as it was.
     LabelError
         If there are negative values.
     """
@@ -202,9 +206,10 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, overwrite: boo
         As `write_label_map` does.
     """
     target = _writable(path)
-    dtype = {"b": np.dtype("u1"), "f": np.dtype("<f4")}.get(volume.data.dtype.kind, volume.data.dtype.newbyteorder("<"))
-    if dtype.kind not in "iuf":
+    if volume.data.dtype.kind not in "biuf":
         raise FileError(f"Cannot write {target.name}: expected real numbers, got {volume.data.dtype}.")
+    kept = volume.data.dtype.newbyteorder("<")
+    dtype = np.dtype({"b": "u1", "f": "<f4"}.get(volume.data.dtype.kind, kept))
     like = None if volume.source is None else nifti.parsed_header(volume.source.header)
     before = nifti.fresh_header(volume.geometry, dtype, labels=False, like=like)
     _write(target, before, volume.data.astype(dtype, copy=False), b"", volume.geometry, overwrite)
@@ -295,9 +300,7 @@ def _intensities(content: nifti.Content) -> NDArray[Any]:
     return values
 
 
-def _label_values(
-    content: nifti.Content, table: LabelTable | None, shown: str
-) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _label_values(content: nifti.Content, table: LabelTable | None, shown: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     stored, layout = content.stored, content.layout
     if not layout.is_scaled:
         return _as_labels(stored, shown)
@@ -322,20 +325,24 @@ def _plausible(present: NDArray[Any], table: LabelTable | None) -> bool:
 
 
 def _as_labels(stored: NDArray[Any], shown: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    low, high = float(stored.min()), float(stored.max())
-    if low < -_LABEL_TOLERANCE:
-        raise LabelError(f"{shown} holds the negative value {low:g}; expected labels of 0 or greater.")
-    if stored.dtype.kind in "iu":
-        return stored.astype(np.min_scalar_type(int(stored.max())), copy=False), ()
-    if high > _EXACT_TO[8]:
-        raise LabelError(f"{shown} holds the value {high:g}; expected labels, which are small integers.")
-    values = np.rint(stored).astype(np.min_scalar_type(round(high)))
-    away = float(np.abs(stored - values).max())
+    """Return stored values in the smallest unsigned type, and notes."""
+    away = _distance_to_integers(stored)
     if away > _LABEL_TOLERANCE:
         present = np.unique(stored)
         kind = "looks like an image, not like labels: it" if present.size > MOST_LABELS else "is not a label map: it"
         raise LabelError(f"{shown} {kind} holds fractions such as {_a_fraction(present):.4g}; expected integers.")
-    return values, () if away == 0 else (f"Labels were rounded to integers (by at most {away:.1g}).",)
+    low, high = round(float(stored.min())), int(np.rint(stored.max()))
+    if low < 0:
+        raise LabelError(f"{shown} holds the negative value {low}; expected labels of 0 or greater.")
+    if high > _LARGEST_LABEL:
+        raise LabelError(f"{shown} holds the value {high}; expected labels, which are smaller than {_LARGEST_LABEL}.")
+    notes = (f"Labels were rounded to integers (by at most {away:.1g}).",) if away else ()
+    rounded = np.rint(stored) if away else stored
+    return rounded.astype(np.min_scalar_type(high), copy=False), notes
+
+
+def _distance_to_integers(stored: NDArray[Any]) -> float:
+    return 0.0 if stored.dtype.kind in "iu" else float(np.abs(stored - np.rint(stored)).max())
 
 
 def _a_fraction(values: NDArray[Any]) -> float:
@@ -345,16 +352,15 @@ def _a_fraction(values: NDArray[Any]) -> float:
 def _label_frame(label_map: LabelMap, high: int, like: Source | None) -> tuple[bytes, np.dtype[Any], bytes]:
     """Return the bytes before the voxels, the type they are stored in, and the bytes after them."""
     source = label_map.source
-    header = None if source is None else nifti.parsed_header(source.header)
-    own_grid = header is not None and nifti.frames(header, label_map.geometry)
-    if source is not None and own_grid and source.holds_labels:
-        dtype = np.dtype(source.stored_dtype)
-        if high <= _largest_exact(dtype) and not nifti.is_scaled(header):
-            return source.header, dtype, source.trailer
-    if like is not None and not own_grid:
-        header = nifti.parsed_header(like.header)
+    own = None if source is None else nifti.parsed_header(source.header)
+    if source is not None and own is not None and nifti.frames(own, label_map.geometry):
+        stored = np.dtype(source.stored_dtype)
+        if source.holds_labels and high <= _largest_exact(stored) and not nifti.is_scaled(own):
+            return source.header, stored, source.trailer
+    elif like is not None:
+        own = nifti.parsed_header(like.header)
     dtype = _smallest_type(high)
-    return nifti.fresh_header(label_map.geometry, dtype, labels=True, like=header), dtype, b""
+    return nifti.fresh_header(label_map.geometry, dtype, labels=True, like=own), dtype, b""
 
 
 def _largest_exact(dtype: np.dtype[Any]) -> int:

@@ -1,7 +1,8 @@
 """Where voxels lie in the patient: all axis conventions, once.
 
-Arrays are (X, Y, Z) in the file's own voxel order, as nibabel gives them. World coordinates are RAS+ millimetres (x grows
-to the patient's right, y to anterior, z to superior). ``affine_voxel_to_world`` maps voxel centres, homogeneous, to world.
+Arrays are (X, Y, Z) in the file's own voxel order, as nibabel gives them. World coordinates are RAS+ millimetres (x
+grows to the patient's right, y to anterior, z to superior). ``affine_voxel_to_world`` maps voxel centres,
+homogeneous, to world.
 """
 
 from __future__ import annotations

@@ -1,21 +1,19 @@
 """The NIfTI format, bytes to arrays and back, with a guard before anything is believed or allocated.
 
-Only NIfTI-1 and NIfTI-2 in one file are read, told by their magic bytes, plain (``.nii``) or gzipped (``.nii.gz``). What a
-header claims is held against the size of the file and the memory of the computer before the voxels get their place, and a
-gzip stream is read to its end, where its checksum stands: a flipped bit cannot pass for a slightly different label map.
+Only NIfTI-1 and NIfTI-2 in one file are read, told by their magic bytes, plain (``.nii``) or gzipped (``.nii.gz``).
+What a header claims is held against the size of the file and the memory of the computer before the voxels get their
+place, and a gzip stream is read to its end, where its checksum stands: a flipped bit cannot pass for a slightly
+different label map.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -25,19 +23,20 @@ from numpy.typing import NDArray
 
 from ..errors import FileError, GeometryError
 from .geometry import Geometry
+from .streams import FRESH_COPY, Stream, opened
 
-#: Deflate, the compression of gzip, shrinks at most this much.
-MOST_DEFLATED = 1032
 #: One file may take this part of the computer's memory.
 MEMORY_PART = 0.25
-#: Fast, and within some 5 % of the size at the highest level for label maps.
+#: Nifti2Header derives from it.
+Header: TypeAlias = nib.Nifti1Header
+
+#: Hardly larger files than at the default level 6, in three quarters of the time.
 GZIP_LEVEL = 4
 #: Above this the voxel axes are too far from perpendicular for distances along them to be distances in the patient.
 MOST_SHEAR_DEGREES = 1.0
 INTENT_LABEL = 1002
 
-_PIECE = 1 << 17
-_HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_HEADER_SIZES: dict[int, Callable[..., Header]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 #: Length of one unit of the header in mm; 0 is "unknown", which all programs take for mm.
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _FORM_FIELDS = (
@@ -45,16 +44,14 @@ _FORM_FIELDS = (
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
 )  # fmt: skip
 
-Header = nib.Nifti1Header  # Nifti2Header derives from it.
-
 
 @dataclass(frozen=True)
 class Layout:
     """What a checked header says.
 
-    `shape` is that of one channel; `channels` counts the volumes along the fourth and further axes. `dtype` is the stored
-    one with byte order, `offset` the first voxel's place in the unpacked file. A `slope` of 1 and `intercept` of 0 means
-    that stored values are values. `notes` are sentences on oddities.
+    `shape` is that of one channel; `channels` counts the volumes along the fourth and further axes. `dtype` is the
+    stored one with byte order, `offset` the first voxel's place in the unpacked file. A `slope` of 1 and `intercept`
+    of 0 means that stored values are values. `notes` are sentences on oddities.
     """
 
     header: Header
@@ -98,12 +95,12 @@ class Content:
 
 
 def read_layout(path: Path, shown: str) -> Layout:
-    """Read and check the header only; `shown` is how messages name the file. Raises as `read_content` does."""
-    with _opened(path, shown) as (stream, facts, packed):
-        return _checked_layout(_first_bytes(stream, shown), facts.st_size, packed, shown)
+    """Return what the header says, without reading further; parameters and errors are those of `read_content`."""
+    with opened(path, shown) as stream:
+        return _checked_layout(_first_bytes(stream), stream)
 
 
-def read_content(path: Path, shown: str, channel: int | None) -> Content:
+def read_content(path: Path, shown: str, channel: int | None = None) -> Content:
     """Read a whole file, checked to its last byte.
 
     Parameters
@@ -122,24 +119,23 @@ def read_content(path: Path, shown: str, channel: int | None) -> Content:
     GeometryError
         If its affine is unusable.
     """
-    with _opened(path, shown) as (stream, facts, packed):
-        first = _first_bytes(stream, shown)
-        layout = _checked_layout(first, facts.st_size, packed, shown)
+    with opened(path, shown) as stream:
+        first = _first_bytes(stream)
+        layout = _checked_layout(first, stream)
         channel = _chosen(channel, layout.channels, shown)
         try:
-            before = first + _take(stream, layout.offset - len(first), shown)
-            _skip(stream, channel * layout.channel_bytes, shown)
+            before = first + stream.take(layout.offset - len(first))
+            stream.skip(channel * layout.channel_bytes)
             stored = np.empty(math.prod(layout.geometry.shape), layout.dtype)
-            _fill(stream, memoryview(stored).cast("B"), shown)
-            _skip(stream, (layout.channels - 1 - channel) * layout.channel_bytes, shown)
-            after = _rest(stream, memory_budget_bytes() - layout.channel_bytes, shown)
+            stream.fill(stored.view(np.uint8).data)
+            stream.skip((layout.channels - 1 - channel) * layout.channel_bytes)
+            after = stream.rest(memory_budget_bytes())
         except MemoryError:
             raise FileError(f"{shown} does not fit into the memory that is free. Close other programs.") from None
     if not stored.dtype.isnative:
         stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
-    return Content(
-        layout, before, stored.reshape(layout.geometry.shape, order="F"), after, facts.st_size, facts.st_mtime_ns
-    )
+    stored = stored.reshape(layout.geometry.shape, order="F")
+    return Content(layout, before, stored, after, stream.size, stream.mtime_ns)
 
 
 def write_content(path: Path, before: bytes, stored: NDArray[Any], after: bytes, *, packed: bool) -> None:
@@ -147,15 +143,13 @@ def write_content(path: Path, before: bytes, stored: NDArray[Any], after: bytes,
 
     Gzipped files carry no name and no date, so that the same content gives the same bytes.
     """
-    voxels = memoryview(stored.reshape(-1, order="F")).cast("B")
+    parts = (before, stored.reshape(-1, order="F").view(np.uint8).data, after)
     with path.open("wb") as file:
         if not packed:
-            for part in (before, voxels, after):
-                file.write(part)
+            file.writelines(parts)
             return
         deflater = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, wbits=31)
-        for part in (before, voxels, after):
-            file.write(deflater.compress(part))
+        file.writelines(deflater.compress(part) for part in parts)
         file.write(deflater.flush())
 
 
@@ -186,7 +180,7 @@ def is_scaled(header: Header) -> bool:
 
 
 def fresh_header(geometry: Geometry, dtype: np.dtype[Any], *, labels: bool, like: Header | None = None) -> bytes:
-    """Return the first bytes of a new file: a header without anything but shape, type, grid and intent, and no extension.
+    """Return the first bytes of a new file: a header with shape, type, grid and intent, and no extension.
 
     Parameters
     ----------
@@ -201,7 +195,7 @@ def fresh_header(geometry: Geometry, dtype: np.dtype[Any], *, labels: bool, like
         they are. Nothing else is: an image's header can carry a patient's name.
     """
     version_2 = isinstance(like, nib.Nifti2Header) or max(geometry.shape) > np.iinfo(np.int16).max
-    header = (nib.Nifti2Header if version_2 else nib.Nifti1Header)(endianness="<")
+    header = nib.Nifti2Header(endianness="<") if version_2 else nib.Nifti1Header(endianness="<")
     header.set_data_shape(geometry.shape)
     header.set_data_dtype(dtype)
     header.set_slope_inter(1.0, 0.0)
@@ -253,140 +247,31 @@ def _affine(header: Header) -> NDArray[np.float64]:
     return affine
 
 
-@contextmanager
-def _opened(path: Path, shown: str) -> Iterator[tuple[BinaryIO, os.stat_result, bool]]:
-    """Yield the unpacked stream of a file, the file's size and date, and whether it is packed."""
-    if path.is_dir():
-        raise FileError(f"{shown} is a folder. Choose a NIfTI file in it.")
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise FileError(f"{shown} does not exist.") from None
-    except OSError as error:
-        raise FileError(f"{shown} cannot be opened: {error.strerror or error}.") from error
-    with file:
-        facts = os.fstat(file.fileno())
-        packed = path.name.lower().endswith(".gz")
-        starts_packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if facts.st_size == 0:
-            raise FileError(f"{shown} is empty (0 bytes). Get a fresh copy.")
-        if packed != starts_packed:
-            raise FileError(
-                f"{shown} is {'not gzipped' if packed else 'gzipped'}, against its name. Rename it or get a fresh copy."
-            )
-        try:
-            yield (_Inflater(file) if packed else file), facts, packed
-        except zlib.error:
-            raise FileError(f"{shown} is damaged: its compressed data do not pass their check. {_FRESH}") from None
-        except EOFError:
-            raise FileError(f"{shown} is cut off in the middle of its compressed data. {_FRESH}") from None
-        except OSError as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(f"{shown} cannot be read: {error.strerror or error}.") from error
-
-
-_FRESH = "Get a fresh copy."
-
-
-class _Inflater(io.RawIOBase):
-    """The unpacked bytes of a gzip file. zlib checks the length and checksum of each member when it ends.
-
-    Several times faster than the standard library's, which reads in small pieces; nibabel's stops before the checksum.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._inflater = zlib.decompressobj(wbits=31)
-        self._packed = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        while True:
-            if self._inflater.eof and not self._next_member():
-                return 0
-            at_end = not self._packed and not (packed := self._file.read(_PIECE))
-            self._packed = self._packed or (b"" if at_end else packed)
-            piece = self._inflater.decompress(self._packed, min(len(view), _PIECE))
-            self._packed = self._inflater.unconsumed_tail
-            if piece:
-                view[: len(piece)] = piece
-                return len(piece)
-            if at_end and not self._inflater.eof:
-                raise EOFError
-
-    def _next_member(self) -> bool:
-        # Members may follow each other, and zeros may pad the end; anything else fails as a member and is told.
-        rest = self._inflater.unused_data.lstrip(b"\0")
-        while not rest and (rest := self._file.read(_PIECE)):
-            rest = rest.lstrip(b"\0")
-        if not rest:
-            return False
-        self._inflater, self._packed = zlib.decompressobj(wbits=31), rest
-        return True
-
-
-def _fill(stream: BinaryIO, view: memoryview, shown: str) -> None:
-    filled = 0
-    while filled < len(view):
-        count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
-        if not count:
-            raise FileError(f"{shown} is cut off: it ends before its voxels do. {_FRESH}")
-        filled += count
-
-
-def _take(stream: BinaryIO, count: int, shown: str) -> bytes:
-    taken = bytearray(count)
-    _fill(stream, memoryview(taken), shown)
-    return bytes(taken)
-
-
-def _skip(stream: BinaryIO, count: int, shown: str) -> None:
-    scratch = memoryview(bytearray(min(count, _PIECE)))
-    while count:
-        step = min(count, _PIECE)
-        _fill(stream, scratch[:step], shown)
-        count -= step
-
-
-def _rest(stream: BinaryIO, most: int, shown: str) -> bytes:
-    pieces: list[bytes] = []
-    while piece := stream.read(_PIECE):
-        pieces.append(piece)
-        most -= len(piece)
-        if most < 0:
-            raise FileError(f"{shown} unfolds to more than its voxels and a quarter of the memory. {_FRESH}")
-    return b"".join(pieces)
-
-
-def _first_bytes(stream: BinaryIO, shown: str) -> bytes:
+def _first_bytes(stream: Stream) -> bytes:
     """Return the bytes of the header and the four behind it, which announce extensions."""
     try:
-        first = _take(stream, 4, shown)
+        first = stream.take(4)
         size = next((size for size in _HEADER_SIZES if size in _both_orders(first)), 348)
-        return first + _take(stream, size, shown)
+        return first + stream.take(size)
     except FileError:
-        raise FileError(f"{shown} is too short to hold a NIfTI header. {_FRESH}") from None
+        raise FileError(f"{stream.shown} is too short to hold a NIfTI header. {FRESH_COPY}") from None
 
 
 def _both_orders(first: bytes) -> tuple[int, int]:
     return int.from_bytes(first[:4], "little"), int.from_bytes(first[:4], "big")
 
 
-def _checked_layout(first: bytes, size: int, packed: bool, shown: str) -> Layout:
+def _checked_layout(first: bytes, stream: Stream) -> Layout:
+    shown = stream.shown
     header = _checked_header(first, shown)
     offset = _checked_offset(header, shown)
     shape, channels = _checked_shape(header, shown)
     dtype = _checked_dtype(header, shown)
-    _check_size(offset, math.prod(shape) * dtype.itemsize, channels, size, packed, shown)
+    _check_size(offset, math.prod(shape) * dtype.itemsize, channels, stream)
     slope, intercept = _checked_scaling(header, shown)
     geometry, notes = _checked_geometry(header, shape, shown)
-    if int(header["bitpix"]) != 8 * dtype.itemsize:
-        notes += (f"The header says {int(header['bitpix'])} bits per voxel where {dtype.name} has {8 * dtype.itemsize}.",)
+    if (bits := int(header["bitpix"])) != 8 * dtype.itemsize:
+        notes += (f"The header says {bits} bits per voxel, but {dtype.name} has {8 * dtype.itemsize}.",)
     return Layout(header, geometry, channels, dtype, offset, slope, intercept, notes)
 
 
@@ -394,31 +279,31 @@ def _checked_header(first: bytes, shown: str) -> Header:
     try:
         header = parsed_header(first)
     except FileError:
-        raise FileError(f"{shown} does not hold a NIfTI image, whatever its name says. {_FRESH}") from None
+        raise FileError(f"{shown} does not hold a NIfTI image, whatever its name says. {FRESH_COPY}") from None
     magic = bytes(header["magic"])
     if magic.rstrip(b"\0") != bytes(header.single_magic).rstrip(b"\0"):
         if magic[:2] in (b"ni", b"\0\0", b""):
             raise FileError(f"{shown} is the header of a two-file image (.hdr and .img). Convert it to one NIfTI file.")
-        raise FileError(f"{shown} does not hold a NIfTI image, or its header is damaged. {_FRESH}")
+        raise FileError(f"{shown} does not hold a NIfTI image, or its header is damaged. {FRESH_COPY}")
     return header
 
 
 def _checked_offset(header: Header, shown: str) -> int:
     offset = float(header["vox_offset"])
     if not math.isfinite(offset) or offset < header.single_vox_offset or offset != int(offset):
-        raise FileError(f"{shown} is damaged: its header puts the voxels at byte {offset:g}. {_FRESH}")
+        raise FileError(f"{shown} is damaged: its header puts the voxels at byte {offset:g}. {FRESH_COPY}")
     return int(offset)
 
 
 def _checked_shape(header: Header, shown: str) -> tuple[tuple[int, int, int], int]:
     axes = int(header["dim"][0])
     if not 1 <= axes <= 7:
-        raise FileError(f"{shown} is damaged: its header claims {axes} axes. {_FRESH}")
+        raise FileError(f"{shown} is damaged: its header claims {axes} axes. {FRESH_COPY}")
     sizes = tuple(int(n) for n in header["dim"][1 : axes + 1])
     if axes < 3:
         raise FileError(f"{shown} is a {axes}-D image ({_times(sizes)}); expected a volume of three axes.")
     if min(sizes) < 1:
-        raise FileError(f"{shown} has no voxels: its size is {_times(sizes)}. {_FRESH}")
+        raise FileError(f"{shown} has no voxels: its size is {_times(sizes)}. {FRESH_COPY}")
     return (sizes[0], sizes[1], sizes[2]), math.prod(sizes[3:])
 
 
@@ -429,24 +314,25 @@ def _checked_dtype(header: Header, shown: str) -> np.dtype[Any]:
     if code in (32, 1792, 2048):
         raise FileError(f"{shown} holds complex numbers; expected real ones. Save its magnitude as a new file.")
     try:
-        dtype = np.dtype(header.get_data_dtype())
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     except HeaderDataError:
-        raise FileError(f"{shown} is damaged: its header names an unknown voxel type ({code}). {_FRESH}") from None
+        raise FileError(f"{shown} is damaged: its header names an unknown voxel type ({code}). {FRESH_COPY}") from None
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise FileError(f"{shown} stores voxels in a type that is not supported ({dtype}). Save it as float32.")
     return dtype
 
 
-def _check_size(offset: int, channel_bytes: int, channels: int, size: int, packed: bool, shown: str) -> None:
+def _check_size(offset: int, channel_bytes: int, channels: int, stream: Stream) -> None:
     claimed = offset + channel_bytes * channels
-    if claimed > (size * MOST_DEFLATED if packed else size):
+    if claimed > stream.most_bytes:
+        found = f"{_in_words(stream.size)}{' compressed' if stream.most_bytes > stream.size else ''}"
         raise FileError(
-            f"{shown} is cut off or damaged: its header claims {_bytes_in_words(claimed)} "
-            f"of voxels, the file has {_bytes_in_words(size)}. {_FRESH}"
+            f"{stream.shown} is cut off or damaged: its header claims {_in_words(claimed)}, the file has {found}. "
+            + FRESH_COPY
         )
-    if offset + channel_bytes > memory_budget_bytes():
+    if (needed := offset + channel_bytes) > memory_budget_bytes():
         raise FileError(
-            f"{shown} needs {_bytes_in_words(offset + channel_bytes)} of memory, more than a quarter of this computer's. "
+            f"{stream.shown} needs {_in_words(needed)} of memory, more than a quarter of this computer's. "
             "Crop or resample it first."
         )
 
@@ -457,7 +343,7 @@ def _checked_scaling(header: Header, shown: str) -> tuple[float, float]:
     if slope == 0 or math.isnan(slope):
         return 1.0, 0.0
     if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise FileError(f"{shown} is damaged: its values are scaled by {slope} and {intercept}. {_FRESH}")
+        raise FileError(f"{shown} is damaged: its values are scaled by {slope} and {intercept}. {FRESH_COPY}")
     return slope, intercept
 
 
@@ -513,9 +399,9 @@ def _times(numbers: tuple[int, ...]) -> str:
     return "×".join(map(str, numbers))
 
 
-def _bytes_in_words(count: int) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
+def _in_words(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.3g} {unit}"
+    return f"{count:.3g} GB"
