@@ -86,37 +86,35 @@ class Series:
 
 @dataclass
 class TrainingCurves:
-    """What the events of one training add up to, without any drawing."""
+    """What the events of one training add up to, without any drawing.
 
+    Parameters
+    ----------
+    steps_per_epoch : float
+        Places single steps between the epochs; the first finished epoch tells it exactly.
+    """
+
+    steps_per_epoch: float = 50.0
     step_loss: Series = field(default_factory=Series)
     loss: Series = field(default_factory=Series)
     mean_dice: Series = field(default_factory=Series)
     dice: dict[str, Series] = field(default_factory=dict)
     best: tuple[float, float, float] | None = None
-    _epoch: int = -1
-    _epoch_began: int = 0
-    _steps_per_epoch: int = 50
 
     def add(self, event: Event) -> bool:
         """Take an event in; return whether there is something new to draw."""
         if isinstance(event, Step):
-            self._add_step(event)
+            # Single steps lead up to their epoch's mean, which stands at the epoch's end.
+            self.step_loss.add(event.step / self.steps_per_epoch, event.elapsed_s / 60, event.loss)
         elif isinstance(event, EpochDone):
+            if not len(self.loss):
+                self.steps_per_epoch = event.steps / event.epoch
             self.loss.add(event.epoch, event.elapsed_s / 60, event.loss)
         elif isinstance(event, Validated):
             self._add_validation(event)
         else:
             return False
         return True
-
-    def _add_step(self, event: Step) -> None:
-        if event.epoch != self._epoch:
-            if event.epoch == self._epoch + 1 and self._epoch >= 0:
-                self._steps_per_epoch = max(event.step - self._epoch_began, 1)
-            self._epoch, self._epoch_began = event.epoch, event.step
-        # An epoch's mean stands at its end; its steps lead up to there.
-        part = min((event.step - self._epoch_began + 1) / self._steps_per_epoch, 1.0)
-        self.step_loss.add(event.epoch - 1 + part, event.elapsed_s / 60, event.loss)
 
     def _add_validation(self, event: Validated) -> None:
         place = (float(event.epoch), event.elapsed_s / 60)
@@ -282,9 +280,9 @@ class CurvesView(QWidget):
     def _colour(self, name: str) -> str:
         return readable(self._label_colours.get(name, self._colours.accent), self._colours.background)
 
-    def clear(self, label_colours: Mapping[str, str] | None = None) -> None:
+    def clear(self, label_colours: Mapping[str, str] | None = None, steps_per_epoch: float = 50.0) -> None:
         """Forget the curves; `label_colours` maps the names of the classes to come to ``#rrggbb``."""
-        self._curves = TrainingCurves()
+        self._curves = TrainingCurves(steps_per_epoch)
         self._label_colours = dict(label_colours or {})
         for line in self._dice_lines.values():
             self._dice_plot.removeItem(line)
