@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class CaseFiles:
         return self.corrected or self.truth
 
     def load(self) -> Case:
-        """Read all its files.
+        """Read all its files, the corrected truth rather than the older one.
 
         Raises
         ------
@@ -109,12 +109,17 @@ class CaseFiles:
         """
         volumes = {name: read_volume(file.path, channel=file.channel) for name, file in self.modalities.items()}
         truth = None if self.best_truth is None else read_label_map(self.best_truth, self.table)
-        mask = None if self.mask is None else self._read_mask(self.mask)
-        return Case(self.id, volumes, truth, mask, self)
+        case = Case(self.id, volumes, truth, None, self)
+        return case if self.mask is None else replace(case, mask=self._read_mask(self.mask, case.geometry))
 
-    def _read_mask(self, path: Path) -> NDArray[np.bool_]:
-        values: NDArray[Any] = read_volume(path).data
-        # Masks are stored as 0 and 1, or as 0.99999997 after somebody's float arithmetic.
-        if not np.isin(np.round(values, 3), (0, 1)).all():
-            raise LabelError(f"Expected only 0 and 1 in the mask {path.name}; it looks like an image.")
-        return values > 0.5
+    def _read_mask(self, path: Path, geometry: Geometry) -> NDArray[np.bool_]:
+        volume = read_volume(path)
+        if difference := geometry.difference(volume.geometry):
+            raise GeometryError(f"Case {self.id}: the mask does not lie on the grid of the images ({difference}).")
+        values: NDArray[Any] = volume.data
+        inside = values > 0.5
+        # Masks are stored as 0 and 1, as 0.99999997 after somebody's float arithmetic, or as 0 and 255.
+        high = values.max(initial=0) or 1
+        if high < 0.5 or np.abs(values / high - inside).max(initial=0) > 1e-3:
+            raise LabelError(f"Expected only 0 and one other value in the mask {path.name}; it looks like an image.")
+        return inside
