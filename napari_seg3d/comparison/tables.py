@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from math import isfinite, isnan
 from pathlib import Path
@@ -57,9 +58,9 @@ def as_csv(table: Table) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if isnan(value) else f"{value:.6g}"
-    text = str(value)
     # Spreadsheets run what begins like this, and case names come from files that anybody may have named.
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", str(value)).strip()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def as_json(table: Table) -> dict[str, Any]:
