@@ -184,9 +184,7 @@ class _ChildProcess:
             address = json.loads(self.process.stdout.readline() or "null")
             if address is None:
                 raise OSError(self.last_words())
-            self.connection: Connection = Client(
-                tuple(address) if isinstance(address, list) else address, authkey=key
-            )
+            self.connection: Connection = Client(tuple(address) if isinstance(address, list) else address, authkey=key)
         except BaseException:
             self.process.kill()
             self.process.wait()

@@ -17,7 +17,7 @@ from psygnal import Signal
 
 from ..cases.corrections import latest_corrections
 from ..errors import DatasetError, FileError
-from ..events import Event, Failed, Finished
+from ..events import Event, Failed, Finished, Warned
 from ..volumes.atomic import write_text_whole
 from ..volumes.files import strip_suffix
 from .work import Ending, Job
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     from ..cases.case import Case, CaseFiles
     from ..cases.dataset import Dataset
+    from ..volumes.volume import LabelMap
     from .layers import Display
+    from .tasks import OpenedCase
 
 #: How many dataset folders the window remembers.
 RECENT = 8
@@ -49,16 +51,31 @@ class Jobs(Protocol):
     changed: Emitter
 
     @property
-    def current(self) -> Job | None: ...
+    def current(self) -> Job | None:
+        """The job that runs or is paused."""
+
     @property
-    def queue(self) -> tuple[Job, ...]: ...
+    def queue(self) -> tuple[Job, ...]:
+        """The jobs that wait."""
+
     @property
-    def paused(self) -> bool: ...
-    def start(self, job: Job) -> None: ...
-    def drop(self, job: Job) -> None: ...
-    def stop(self) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
+    def paused(self) -> bool:
+        """Whether the current job is paused."""
+
+    def start(self, job: Job) -> None:
+        """Carry out a job after those before it."""
+
+    def drop(self, job: Job) -> None:
+        """Take a job out of the queue, or stop it."""
+
+    def stop(self) -> None:
+        """Ask the current job to save and end."""
+
+    def pause(self) -> None:
+        """Ask the current job to wait."""
+
+    def resume(self) -> None:
+        """Let a paused job go on."""
 
 
 class Settings:
@@ -113,11 +130,13 @@ class Workspace:
     dataset : Dataset or None
         The open dataset.
     case_id : str or None
-        The open case, or the one that is being opened.
+        The open case.
     case : Case or None
         Its images, once they are loaded.
     displays : mapping of str to Display
         How each of its modalities is shown.
+    opened_predictions : mapping of Path to LabelMap
+        What was predicted for it, as read when it was opened.
     output : Path or None
         The project folder: runs/, predictions/, corrections/ lie in it.
     predictions : dict of str to list of Path
@@ -154,6 +173,7 @@ class Workspace:
         self.case_id: str | None = None
         self.case: Case | None = None
         self.displays: Mapping[str, Display] = {}
+        self.opened_predictions: Mapping[Path, LabelMap] = {}
         self.output: Path | None = None
         self.predictions: dict[str, list[Path]] = {}
         self.corrections: dict[str, Path] = {}
@@ -219,22 +239,25 @@ class Workspace:
             self.say("error", "No dataset is open. Choose a dataset folder first.")
             return
         self._forget("load", "scores")
-        kwargs = {"files": self.with_correction(self.dataset[case_id])}
+        predictions = self.predictions.get(case_id, [None])
+        kwargs = {"files": self.with_correction(self.dataset[case_id]), "prediction": predictions[0]}
         self.start(Job(f"Opening {case_id}", "napari_seg3d.gui.tasks:load_case", kwargs, "thread", "load", True))
 
     def close_case(self) -> None:
         """Close the open case."""
         self._forget("load")
-        self._show_case(None, {})
+        self._show_case(None)
 
     def with_correction(self, files: CaseFiles) -> CaseFiles:
         """Return the case's files with its newest correction, also one that was saved after the dataset was opened."""
         newest = self.corrections.get(files.id)
         return files if newest is None else replace(files, corrected=newest)
 
-    def _show_case(self, case: Case | None, displays: Mapping[str, Display]) -> None:
-        self.case, self.displays = case, displays
-        self.case_id = None if case is None else case.id
+    def _show_case(self, opened: OpenedCase | None) -> None:
+        self.case = None if opened is None else opened.case
+        self.displays = {} if opened is None else opened.displays
+        self.opened_predictions = {} if opened is None else opened.predictions
+        self.case_id = None if self.case is None else self.case.id
         self.set_unsaved(frozenset())
         self.case_changed.emit()
 
@@ -287,11 +310,11 @@ class Workspace:
         return self._in_output("corrections")
 
     def models(self) -> list[tuple[str, Path]]:
-        """Return name and path of every trained model: runs of this project, newest first, then model files added by hand."""
+        """Return name and path of every model: runs of this project, newest first, then those added by hand."""
         runs = [] if self.output is None else [file.parent for file in self.runs.glob("*/model.json")]
         runs.sort(key=lambda run: (run / "model.json").stat().st_mtime, reverse=True)
         added = [path for path in self._added_models if path.exists() and path not in runs]
-        return [(run.name, run) for run in runs] + [(path.stem if path.is_file() else path.name, path) for path in added]
+        return [(path.stem if path.is_file() else path.name, path) for path in (*runs, *added)]
 
     def add_model(self, path: Path) -> None:
         """Offer a run folder or a model file from elsewhere."""
@@ -343,6 +366,8 @@ class Workspace:
     def _take_event(self, job: Job, event: Event) -> None:
         if isinstance(event, Failed) and job.quick:
             self.say("error", event.message, event.details)
+        if isinstance(event, Warned) and job.quick:
+            self.say("warning", event.message)
         if isinstance(event, Finished):
             self._take_result(job, event.result)
         self.job_event.emit(job, event)
@@ -356,7 +381,7 @@ class Workspace:
             self.refresh_results()
             self.dataset_changed.emit()
         elif job.kind == "load":
-            self._show_case(result.case, result.displays)
+            self._show_case(result)
         elif job.kind == "scores":
             self._scored.update(result)
             self._score_known()

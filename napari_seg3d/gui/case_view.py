@@ -1,0 +1,212 @@
+"""The open case in the viewer: its layers come and go with it, and edits that are not saved are noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels, Layer
+from numpy.typing import NDArray
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from .layers import PLANES, image_layer, on_screen, origin_or_none, prediction_layer, truth_layer
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from ..cases.case import Case
+    from .workspace import Workspace
+
+#: Milliseconds without a stroke after which an edit counts as made.
+PAUSE_MS = 300
+#: Axes of the world point into the screen, down and right, as `layers.SCREEN` expects.
+CAMERA = ("towards", "down", "right")
+
+
+class CaseView:
+    """Shows the workspace's open case in a viewer and watches what is painted.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    viewer : napari.Viewer
+    """
+
+    #: A labels layer was changed and the user has paused; also after undo.
+    edited = Signal(object)
+    #: All layers of a newly opened case are there.
+    shown = Signal()
+
+    def __init__(self, workspace: Workspace, viewer: Viewer) -> None:
+        self._workspace = workspace
+        self._viewer = viewer
+        self._watched: dict[Labels, _Watch] = {}
+        self._steps: Iterator[None] = iter(())
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._take_step)
+        workspace.case_changed.connect(self._show_case)
+        viewer.layers.events.inserted.connect(self._watch_all)
+        viewer.layers.events.removed.connect(self._watch_all)
+        self._watch_all()
+
+    def close(self) -> None:
+        """Stop watching; the layers stay as they are."""
+        self._timer.stop()
+        for watch in self._watched.values():
+            watch.close()
+        self._watched.clear()
+        self._viewer.layers.events.inserted.disconnect(self._watch_all)
+        self._viewer.layers.events.removed.disconnect(self._watch_all)
+
+    # Showing
+
+    def _show_case(self) -> None:
+        for layer in [layer for layer in self._viewer.layers if _belongs_to_a_case(layer)]:
+            self._viewer.layers.remove(layer)
+        case = self._workspace.case
+        self._steps = iter(()) if case is None else self._add_layers(case)
+        self._take_step()
+
+    def _take_step(self) -> None:
+        # One layer at a time: between two the window answers the user.
+        for _ in self._steps:
+            self._timer.start(0)
+            return
+
+    def _add_layers(self, case: Case) -> Iterator[None]:
+        displays = self._workspace.displays
+        for place, (name, volume) in enumerate(case.modalities.items()):
+            layer = image_layer(volume, name=name, case_id=case.id, display=displays.get(name), visible=place == 0)
+            self._viewer.add_layer(layer)
+            if place == 0:
+                self.show_plane("axial")
+            yield
+        if case.truth is not None:
+            self._viewer.add_layer(truth_layer(case.truth, case_id=case.id))
+            yield
+        for path, label_map in self._workspace.opened_predictions.items():
+            layer = prediction_layer(label_map, case_id=case.id, path=path)
+            layer.visible = case.truth is None
+            self._viewer.add_layer(layer)
+            yield
+        if case.truth is not None:
+            self._go_to_slice_with_most(on_screen(case.truth.data, case.geometry))
+        first = next(layer for layer in self._viewer.layers if _belongs_to_a_case(layer))
+        self._viewer.layers.selection.active = first
+        self.shown.emit()
+
+    def _go_to_slice_with_most(self, labels: NDArray[Any]) -> None:
+        counts = np.count_nonzero(labels, axis=(1, 2))
+        if counts.any():
+            self._viewer.dims.set_current_step(0, int(np.argmax(counts)))
+
+    def show_plane(self, plane: str) -> None:
+        """Show the "axial", "coronal" or "sagittal" plane, as radiologists read it."""
+        viewer = self._viewer
+        if viewer.dims.ndim < 3:
+            return
+        viewer.camera.orientation = CAMERA
+        viewer.dims.ndisplay = 2
+        # The viewer may have more dimensions than the case, if other layers are open; the case's are the last three.
+        before = viewer.dims.ndim - 3
+        viewer.dims.order = (*range(before), *(axis + before for axis in PLANES[plane]))
+        viewer.reset_view()
+
+    # Watching
+
+    def _watch_all(self) -> None:
+        present = {layer for layer in self._viewer.layers if isinstance(layer, Labels)}
+        for layer in [layer for layer in self._watched if layer not in present]:
+            self._watched.pop(layer).close()
+        for layer in present:
+            origin = origin_or_none(layer)
+            if layer not in self._watched and origin is not None and origin.role == "prediction":
+                self._watched[layer] = _Watch(layer, self._after_edit)
+        self._tell_unsaved()
+
+    def watch(self, layer: Labels) -> None:
+        """Watch a layer of the user's that was adopted just now; all of it counts as not saved."""
+        self._watch_all()
+        if layer in self._watched:
+            self._watched[layer].forget_saved()
+            self._after_edit(layer)
+
+    def _after_edit(self, layer: Labels) -> None:
+        self._tell_unsaved()
+        self.edited.emit(layer)
+
+    def _tell_unsaved(self) -> None:
+        self._workspace.set_unsaved(frozenset(layer.name for layer in self.unsaved_layers()))
+
+    def unsaved_layers(self) -> list[Labels]:
+        """Layers whose voxels differ from what was last read or saved."""
+        return [layer for layer, watch in self._watched.items() if watch.is_edited]
+
+    def mark_saved(self, layer: Labels, data: NDArray[Any]) -> None:
+        """Remember the voxels (stored order or not, as in the layer) that were saved; later strokes count as edits."""
+        if layer in self._watched:
+            self._watched[layer].set_saved(data)
+            self._tell_unsaved()
+
+
+def _belongs_to_a_case(layer: Layer) -> bool:
+    origin = origin_or_none(layer)
+    return origin is not None and origin.case_id != ""
+
+
+class _Watch:
+    """Whether one layer differs from what was saved, looked up when the user pauses."""
+
+    def __init__(self, layer: Labels, tell: Callable[[Labels], None]) -> None:
+        self._layer = layer
+        self._tell = tell
+        self._saved: NDArray[Any] | None = np.array(layer.data, order="K")
+        self._steps = self._history()
+        self.is_edited = False
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PAUSE_MS)
+        self._timer.timeout.connect(self._look)
+        for event in (layer.events.paint, layer.events.data):
+            event.connect(self._changed)
+        layer.events.set_data.connect(self._perhaps_undone)
+        layer.events.name.connect(self._renamed)
+
+    def close(self) -> None:
+        self._timer.stop()
+        for event in (self._layer.events.paint, self._layer.events.data):
+            event.disconnect(self._changed)
+        self._layer.events.set_data.disconnect(self._perhaps_undone)
+        self._layer.events.name.disconnect(self._renamed)
+
+    def set_saved(self, data: NDArray[Any]) -> None:
+        self._saved = data
+        self.is_edited = not np.array_equal(self._layer.data, data)
+
+    def forget_saved(self) -> None:
+        self._saved = None
+        self.is_edited = True
+
+    def _history(self) -> tuple[int, int]:
+        # Undo and redo announce nothing but a redraw, as scrolling does; their stacks tell them apart.
+        return tuple(len(getattr(self._layer, name, ())) for name in ("_undo_history", "_redo_history"))  # type: ignore[return-value]
+
+    def _perhaps_undone(self) -> None:
+        if self._history() != self._steps:
+            self._changed()
+
+    def _changed(self) -> None:
+        self._steps = self._history()
+        self.is_edited = True
+        self._timer.start()
+
+    def _look(self) -> None:
+        self.is_edited = self._saved is None or not np.array_equal(self._layer.data, self._saved)
+        self._tell(self._layer)
+
+    def _renamed(self) -> None:
+        self._tell(self._layer)
