@@ -146,7 +146,10 @@ def read_label_map(path: str | os.PathLike[str], table: LabelTable | None = None
     values, notes = _label_values(content, table, shown)
     present = distinct_values(values)
     if looks_like_image(values, present):
-        raise LabelError(f"{shown} looks like an image, not like labels: it holds {present.size} different values.")
+        raise LabelError(
+            f"{shown} looks like an image, not like labels: it holds {present.size:,} different values. "
+            "Choose a label file."
+        )
     return LabelMap(
         values,
         content.layout.geometry,
@@ -327,18 +330,23 @@ def _plausible(present: NDArray[Any], table: LabelTable | None) -> bool:
 def _as_labels(stored: NDArray[Any], shown: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return stored values in the smallest unsigned type, and notes."""
     away = _distance_to_integers(stored)
-    if away > _LABEL_TOLERANCE:
-        present = np.unique(stored)
-        kind = "looks like an image, not like labels: it" if present.size > MOST_LABELS else "is not a label map: it"
-        raise LabelError(f"{shown} {kind} holds fractions such as {_a_fraction(present):.4g}; expected integers.")
-    low, high = round(float(stored.min())), int(np.rint(stored.max()))
-    if low < 0:
-        raise LabelError(f"{shown} holds the negative value {low}; expected labels of 0 or greater.")
-    if high > _LARGEST_LABEL:
-        raise LabelError(f"{shown} holds the value {high}; expected labels, which are smaller than {_LARGEST_LABEL}.")
-    notes = (f"Labels were rounded to integers (by at most {away:.1g}).",) if away else ()
     rounded = np.rint(stored) if away else stored
+    low, high = int(rounded.min()), int(rounded.max())
+    if away > _LABEL_TOLERANCE or low < 0 or high > _LARGEST_LABEL:
+        raise LabelError(f"{shown} {_why_no_labels(stored, low, high)}")
+    notes = (f"Labels were rounded to integers (by at most {away:.1g}).",) if away else ()
     return rounded.astype(np.min_scalar_type(high), copy=False), notes
+
+
+def _why_no_labels(stored: NDArray[Any], low: int, high: int) -> str:
+    present = np.unique(stored)
+    if present.size > _MANY_LABELS:
+        return f"looks like an image, not like labels: it holds {present.size:,} different values. Choose a label file."
+    if low < 0:
+        return f"holds the negative value {low}; expected labels of 0 or greater. Give these voxels another number."
+    if high > _LARGEST_LABEL:
+        return f"holds the value {high}; expected labels of at most {_LARGEST_LABEL}. Give these voxels another number."
+    return f"holds fractions such as {_a_fraction(present):.4g}; expected integers. Save the labels as integers."
 
 
 def _distance_to_integers(stored: NDArray[Any]) -> float:

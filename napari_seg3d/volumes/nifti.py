@@ -39,9 +39,9 @@ INTENT_LABEL = 1002
 _HEADER_SIZES: dict[int, Callable[..., Header]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 #: Length of one unit of the header in mm; 0 is "unknown", which all programs take for mm.
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+_QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _FORM_FIELDS = (
-    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
-    "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
+    "qform_code", "sform_code", *_QUATERNION, "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"
 )  # fmt: skip
 
 
@@ -156,6 +156,8 @@ def write_content(path: Path, before: bytes, stored: NDArray[Any], after: bytes,
 def parsed_header(before: bytes) -> Header:
     """Return the header in a file's first bytes, unchecked but for its size, which tells version and byte order.
 
+    Small faults in how it places the voxels are repaired as everybody else repairs them; the bytes stay as they are.
+
     Raises
     ------
     FileError
@@ -164,7 +166,9 @@ def parsed_header(before: bytes) -> Header:
     for size, kind in _HEADER_SIZES.items():
         for order, found in zip("<>", _both_orders(before), strict=True):
             if found == size:
-                return kind(before[:size], endianness=order, check=False)
+                header = kind(before[:size], endianness=order, check=False)
+                _repair_forms(header)
+                return header
     raise FileError("Expected a NIfTI header, got other bytes.")
 
 
@@ -206,8 +210,12 @@ def fresh_header(geometry: Geometry, dtype: np.dtype[Any], *, labels: bool, like
     if like is not None and _same_forms(like, geometry):
         for name in _FORM_FIELDS:
             header[name] = like[name]
-        header["pixdim"][:4] = like["pixdim"][:4]
         header["xyzt_units"] = int(like["xyzt_units"]) & 7
+        # Where only the sform counts, the spacings are often left at 1; where not, they belong to the form.
+        only_sform = like["sform_code"] > 0 and like["qform_code"] == 0
+        header["pixdim"][:4] = like["pixdim"][:4]
+        if only_sform:
+            header["pixdim"][1:4] = np.array(geometry.spacing_mm) / _unit_mm(like)
     else:
         _set_forms(header, geometry, like)
     return bytes(header.binaryblock) + bytes(4)
@@ -242,9 +250,34 @@ def _set_forms(header: Header, geometry: Geometry, like: Header | None) -> None:
 
 
 def _affine(header: Header) -> NDArray[np.float64]:
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] *= _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    return _in_mm(header.get_best_affine(), header)
+
+
+def _in_mm(affine: NDArray[Any], header: Header) -> NDArray[np.float64]:
+    affine = np.array(affine, dtype=np.float64)
+    affine[:3] *= _unit_mm(header)
     return affine
+
+
+def _unit_mm(header: Header) -> float:
+    # nibabel leaves units alone; ITK converts them as is done here.
+    return _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
+def _repair_forms(header: Header) -> None:
+    """Mend what nibabel and the reference library mend when they load a file."""
+    for code in ("sform_code", "qform_code"):
+        if not 0 <= header[code] <= 5:
+            header[code] = 0
+    if abs(header["pixdim"][0]) != 1:
+        header["pixdim"][0] = 1
+    spacing = np.abs(header["pixdim"][1:4])
+    header["pixdim"][1:4] = np.where(spacing == 0, 1, spacing)
+    # Rounding can make the quaternion's vector part longer than 1, which leaves no real scalar part.
+    length = math.hypot(*(float(header[part]) for part in _QUATERNION))
+    if 1 < length < math.inf:
+        for part in _QUATERNION:
+            header[part] /= length
 
 
 def _first_bytes(stream: Stream) -> bytes:
@@ -373,9 +406,7 @@ def _geometry_notes(header: Header, geometry: Geometry) -> Iterator[str]:
 
 def _note_on_forms(header: Header, geometry: Geometry) -> Iterator[str]:
     try:
-        affine = np.array(header.get_qform(), dtype=np.float64)
-        affine[:3] *= _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-        difference = geometry.difference(Geometry(geometry.shape, affine))
+        difference = geometry.difference(Geometry(geometry.shape, _in_mm(header.get_qform(), header)))
     except (GeometryError, HeaderDataError, ValueError):
         difference = "the qform is unusable"
     if difference:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,9 +92,13 @@ def opened(path: Path, shown: str) -> Iterator[Stream]:
         If it is missing, empty, unreadable, or gzipped or not against its name; while it is read, if its compressed
         data are cut off or fail their check.
     """
-    if path.is_dir():
-        raise FileError(f"{shown} is a folder; expected an image file. Choose a file in it.")
     try:
+        # Before it is opened: a pipe would wait for ever.
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise FileError(f"{shown} is a folder; expected an image file. Choose a file in it.")
+        if not stat.S_ISREG(mode):
+            raise FileError(f"{shown} is a device or a pipe; expected an image file. Choose a file.")
         with path.open("rb") as file:
             yield _stream(file, shown, packed=path.name.lower().endswith(".gz"))
     except FileError:
