@@ -1,1 +1,1 @@
-
+"""Model and case -> labels."""

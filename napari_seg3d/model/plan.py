@@ -1,0 +1,378 @@
+"""The Plan: every setting of a training and of the model that comes out of it, in one frozen object.
+
+A plan is what the planner proposes, what a person changes, what is saved beside the weights, and what prediction
+reads. It is JSON both ways; unknown, impossible or contradicting settings are refused with a `PlanError`. The
+description of each field is also the tooltip in the window and the help on the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..cases.labels import Region
+from ..errors import PlanError
+from ..volumes.volume import Label, LabelTable
+
+FORMAT_VERSION: Literal[1] = 1
+
+Voxels = tuple[
+    Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=1024)]
+]
+Millimetres = tuple[
+    Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)]
+]
+Kernel = tuple[Literal[1, 3], Literal[1, 3], Literal[1, 3]]
+Stride = tuple[Literal[1, 2], Literal[1, 2], Literal[1, 2]]
+Axis = Literal["left-right", "front-back", "up-down"]
+AXES: tuple[Axis, ...] = ("left-right", "front-back", "up-down")
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse what they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PlanLabel(Settings):
+    """One foreground class of the truth."""
+
+    value: int = Field(ge=1, le=65535)
+    name: str = Field(min_length=1, max_length=80)
+    color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
+
+
+class PlanRegion(Settings):
+    """One region: a union of classes that the network learns as one output, for example the whole tumour."""
+
+    name: str = Field(min_length=1, max_length=80)
+    values: tuple[int, ...] = Field(min_length=1)
+    color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
+    written: int | None = Field(None, ge=1, le=65535)
+
+
+class UNet(Settings):
+    """Plain U-Net in nnU-Net's form: two convolutions a stage, strided down, transposed up."""
+
+    name: Literal["unet"] = "unet"
+    widths: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        min_length=2, max_length=8, description="Feature maps of each stage, finest first."
+    )
+    kernels: tuple[Kernel, ...] = Field(
+        description="Convolution kernel of each stage; 1 on an axis that is too coarse."
+    )
+    strides: tuple[Stride, ...] = Field(description="Downsampling into each stage; the first is 1 1 1.")
+    deep_supervision: bool = Field(False, description="Also learn from the coarser decoder stages.")
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> UNet:
+        if not len(self.widths) == len(self.kernels) == len(self.strides):
+            raise ValueError(
+                f"widths, kernels and strides must have one entry a stage, got {len(self.widths)}, "
+                f"{len(self.kernels)} and {len(self.strides)}"
+            )
+        if self.strides[0] != (1, 1, 1):
+            raise ValueError("the first stride must be 1 1 1: the first stage works at full resolution")
+        return self
+
+    @property
+    def divisor(self) -> tuple[int, int, int]:
+        """A patch must be a multiple of this along X, Y, Z."""
+        x, y, z = np.prod(np.asarray(self.strides), axis=0)
+        return int(x), int(y), int(z)
+
+
+class MonaiUNet(Settings):
+    """MONAI's UNet with residual units, as in the BraTS comparison of the UNETR article."""
+
+    name: Literal["monai-unet"] = "monai-unet"
+    widths: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        (16, 32, 64, 128, 256), min_length=2, max_length=8, description="Feature maps of each stage, finest first."
+    )
+    residual_units: int = Field(2, ge=0, le=4, description="Residual units a stage.")
+
+    @property
+    def divisor(self) -> tuple[int, int, int]:
+        """A patch must be a multiple of this along X, Y, Z."""
+        n = 2 ** (len(self.widths) - 1)
+        return n, n, n
+
+
+class UNETR(Settings):
+    """UNETR (Hatamizadeh 2022): a vision transformer as encoder, convolutions as decoder."""
+
+    name: Literal["unetr"] = "unetr"
+    feature_size: int = Field(16, ge=4, le=128, description="Feature maps of the finest decoder stage.")
+    hidden_size: int = Field(768, ge=12, le=4096, description="Width of the transformer.")
+    mlp_size: int = Field(3072, ge=12, le=16384, description="Width inside the transformer's perceptrons.")
+    heads: int = Field(12, ge=1, le=64, description="Attention heads; the hidden size must be a multiple of them.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> UNETR:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}")
+        return self
+
+    @property
+    def divisor(self) -> tuple[int, int, int]:
+        """A patch must be a multiple of this along X, Y, Z."""
+        return 16, 16, 16
+
+
+NetworkPlan = Annotated[UNet | MonaiUNet | UNETR, Field(discriminator="name")]
+
+
+class Augmentation(Settings):
+    """How training patches are varied; each kind is drawn for each patch with its own probability."""
+
+    rotation_probability: Probability = Field(0.2, description="How often a patch is rotated.")
+    rotation_degrees: float = Field(15.0, ge=0, le=180, description="Largest rotation about each axis, in degrees.")
+    scale_probability: Probability = Field(0.2, description="How often a patch is scaled.")
+    scale_range: float = Field(0.2, ge=0, le=0.6, description="Largest change of size: 0.2 is 0.83 to 1.2 times.")
+    mirror: tuple[Axis, ...] = Field((), description="Axes that are mirrored in half of the patches.")
+    noise_probability: Probability = Field(0.1, description="How often noise is added.")
+    noise_sigma: float = Field(0.3, ge=0, le=2, description="Largest noise, in standard deviations of the image.")
+    blur_probability: Probability = Field(0.1, description="How often a patch is blurred.")
+    blur_sigma_voxels: float = Field(1.0, ge=0, le=4, description="Largest blur, in voxels.")
+    brightness_probability: Probability = Field(0.15, description="How often all intensities are scaled.")
+    brightness_range: float = Field(
+        0.25, ge=0, le=0.9, description="Largest change of brightness: 0.25 is 0.75 to 1.25."
+    )
+    shift_probability: Probability = Field(0.0, description="How often all intensities are shifted.")
+    shift_range: float = Field(0.1, ge=0, le=2, description="Largest shift, in standard deviations of the image.")
+    contrast_probability: Probability = Field(0.15, description="How often contrast changes.")
+    contrast_range: float = Field(0.25, ge=0, le=0.9, description="Largest change of contrast: 0.25 is 0.75 to 1.25.")
+    gamma_probability: Probability = Field(0.2, description="How often a gamma curve is applied.")
+    gamma_range: float = Field(0.4, ge=0, le=2, description="Largest gamma: 0.4 is 0.71 to 1.4.")
+
+    def in_words(self) -> str:
+        """Name the kinds that are switched on."""
+        kinds = ("rotation", "scale", "noise", "blur", "brightness", "shift", "contrast", "gamma")
+        used = [kind for kind in kinds if getattr(self, f"{kind}_probability") > 0]
+        mirrored = f"mirrored {', '.join(self.mirror)}" if self.mirror else "not mirrored"
+        return "; ".join(filter(None, (", ".join(used), mirrored)))
+
+
+class Plan(Settings):
+    """What goes in, what comes out, and how the network learns it."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    recipe: str = Field("automatic", description="Where the plan comes from.")
+    # What goes in and what comes out.
+    modalities: tuple[str, ...] = Field(
+        min_length=1, max_length=16, description="Images that the network sees, in order."
+    )
+    labels: tuple[PlanLabel, ...] = Field(min_length=1, max_length=254, description="Classes that it learns.")
+    targets: Literal["classes", "regions"] = Field(
+        "classes", description="Exclusive classes (softmax), or overlapping regions such as whole tumour (sigmoid)."
+    )
+    regions: tuple[PlanRegion, ...] = Field((), description="The regions, from the outermost to the innermost.")
+    # The grid on which the network works: axes in RAS order.
+    spacing_mm: Millimetres = Field(
+        description="Voxel size that every case is resampled to, right, anterior, superior."
+    )
+    crop_to_foreground: bool = Field(True, description="Leave the empty border around the head or organ out.")
+    normalisation: Literal["zscore-foreground", "zscore-volume"] = Field(
+        "zscore-foreground",
+        description="Subtract the mean and divide by the standard deviation of the foreground or of the whole volume.",
+    )
+    # The network.
+    network: NetworkPlan
+    patch_voxels: Voxels = Field(description="Size of a training patch in voxels.")
+    # How it learns.
+    batch_size: int = Field(2, ge=1, le=256, description="Patches in one step.")
+    epochs: int | None = Field(
+        None, ge=1, le=100_000, description="Rounds of training; empty when a time budget decides."
+    )
+    budget_s: float | None = Field(None, gt=0, le=30 * 86_400, description="Time for the whole training in seconds.")
+    steps_per_epoch: int = Field(50, ge=1, le=10_000, description="Steps in one round.")
+    validate_every: int = Field(1, ge=1, le=1000, description="Rounds between two validations on whole cases.")
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Rule by which weights change.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Step size at the start.")
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="Pull of the weights towards zero.")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum (SGD only).")
+    schedule: Literal["poly", "cosine", "constant"] = Field("poly", description="How the learning rate falls.")
+    warmup_steps: int = Field(0, ge=0, le=10_000, description="Steps over which the learning rate rises at the start.")
+    clip_norm: float = Field(12.0, gt=0, le=1e6, description="Largest norm of the gradient; longer ones are shortened.")
+    foreground_fraction: float = Field(
+        0.5, ge=0, le=1, description="Share of the patches that are centred on a labelled voxel, classes in turn."
+    )
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="How training patches are varied.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Number from which every random draw follows.")
+    # How it predicts.
+    window_overlap: float = Field(0.5, ge=0, le=0.9, description="Overlap of neighbouring prediction windows.")
+    #: Why each setting is what it is, by name of the field.
+    reasons: dict[str, str] = Field(default_factory=dict, description="Why the planner chose each setting.")
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Plan:
+        if (self.epochs is None) == (self.budget_s is None):
+            raise ValueError("give either epochs or budget_s, one of them")
+        if len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities must differ from each other, got {', '.join(self.modalities)}")
+        values = [label.value for label in self.labels]
+        if len(set(values)) < len(values):
+            raise ValueError(f"label values must differ from each other, got {values}")
+        if (self.targets == "regions") != bool(self.regions):
+            raise ValueError("regions must be listed when, and only when, targets is 'regions'")
+        if unknown := {v for region in self.regions for v in region.values} - set(values):
+            raise ValueError(f"regions use label values that are not in labels: {sorted(unknown)}")
+        divisor = self.network.divisor
+        if any(size % d for size, d in zip(self.patch_voxels, divisor, strict=True)):
+            raise ValueError(
+                f"patch_voxels {_times(self.patch_voxels)} must be a multiple of {_times(divisor)} for this network"
+            )
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """Channels that the network returns: classes with background, or regions."""
+        return len(self.regions) if self.targets == "regions" else len(self.labels) + 1
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what is scored: the foreground classes, or the regions."""
+        return tuple(x.name for x in self.scored)
+
+    @property
+    def label_table(self) -> LabelTable:
+        """The classes as a `LabelTable`."""
+        return LabelTable(tuple(Label(x.value, x.name, x.color) for x in self.labels))
+
+    @property
+    def label_regions(self) -> tuple[Region, ...]:
+        """The regions as the cases room knows them."""
+        return tuple(Region(x.name, x.values, x.color, x.written) for x in self.regions)
+
+    @property
+    def scored(self) -> tuple[Label | Region, ...]:
+        """What a prediction is scored by: the foreground classes, or the regions."""
+        return self.label_regions if self.targets == "regions" else tuple(self.label_table)
+
+    def changed(self, changes: Mapping[str, object]) -> Plan:
+        """Return the plan with other settings; a dotted name such as ``network.widths`` reaches inside.
+
+        Raises
+        ------
+        PlanError
+            For an unknown name or an impossible value; the message lists what would be possible.
+        """
+        values: dict[str, Any] = self.model_dump()
+        for name, value in changes.items():
+            _put(values, name, value)
+        if changes.get("budget_s") is not None and "epochs" not in changes:
+            values["epochs"] = None
+        if changes.get("epochs") is not None and "budget_s" not in changes:
+            values["budget_s"] = None
+        for name in changes:
+            values["reasons"] = {**values["reasons"], name.split(".")[0]: "chosen by hand"}
+        return plan_from(values)
+
+    def to_json(self) -> str:
+        """Return the plan as readable JSON."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan from JSON.
+
+        Raises
+        ------
+        PlanError
+            If it is no JSON object, has unknown or impossible settings, or was made by a newer version.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"Expected a plan as JSON; it cannot be read ({error}).") from None
+        if not isinstance(values, dict):
+            raise PlanError("Expected a plan as a JSON object with named settings.")
+        if isinstance(version := values.get("format_version"), int) and version > FORMAT_VERSION:
+            raise PlanError(f"This plan was made by a newer napari-seg3d (format {version}). Upgrade to read it.")
+        return plan_from(values)
+
+    def describe(self) -> list[str]:
+        """Return the plan in plain lines, each with its reason."""
+        long = f"{self.epochs} epochs" if self.epochs else f"{_minutes(self.budget_s or 0)}"
+        network = self.network
+        size = f"widths {'-'.join(map(str, network.widths))}" if not isinstance(network, UNETR) else (
+            f"hidden size {network.hidden_size}, {network.heads} heads"
+        )  # fmt: skip
+        lines = {
+            "modalities": f"Images: {', '.join(self.modalities)}",
+            "targets": f"Learns: {', '.join(self.output_names)} ({self.targets})",
+            "spacing_mm": f"Voxel size: {_times(self.spacing_mm)} mm",
+            "normalisation": "Intensities: z-score inside the foreground"
+            if self.normalisation == "zscore-foreground"
+            else "Intensities: z-score of the whole volume",
+            "network": f"Network: {network.name}, {size}",
+            "patch_voxels": f"Patch: {_times(self.patch_voxels)} voxels",
+            "batch_size": f"Batch: {self.batch_size} patches, {self.foreground_fraction:.0%} centred on a label",
+            "augmentation": f"Augmentation: {self.augmentation.in_words()}",
+            "learning_rate": f"Optimiser: {self.optimizer}, learning rate {self.learning_rate:g}, {self.schedule}",
+            "budget_s" if self.epochs is None else "epochs": f"Length: {long}",
+        }
+        return [f"{line} ({self.reasons[name]})" if name in self.reasons else line for name, line in lines.items()]
+
+
+def plan_from(values: Mapping[str, object]) -> Plan:
+    """Return a plan from plain values.
+
+    Raises
+    ------
+    PlanError
+        One sentence a problem, with the name of the setting.
+    """
+    try:
+        return Plan.model_validate(values)
+    except ValidationError as error:
+        problems = [_in_words(problem) for problem in error.errors()]
+        raise PlanError("The plan cannot be used: " + "; ".join(problems) + ".") from None
+
+
+def settings_help() -> dict[str, str]:
+    """Return every setting that `Plan.changed` takes, with its description."""
+    names = {}
+    for name, info in Plan.model_fields.items():
+        if name in ("format_version", "reasons", "recipe", "labels", "regions"):
+            continue
+        if name == "augmentation":
+            names.update({f"augmentation.{k}": v.description or "" for k, v in Augmentation.model_fields.items()})
+        elif name == "network":
+            for family in (UNet, MonaiUNet, UNETR):
+                fields = {k: v for k, v in family.model_fields.items() if k != "name"}
+                names.update({f"network.{k}": f"{v.description} ({family.__name__})" for k, v in fields.items()})
+        else:
+            names[name] = info.description or ""
+    return names
+
+
+def _put(values: dict[str, Any], name: str, value: object) -> None:
+    *path, last = name.split(".")
+    place: Any = values
+    for part in path:
+        place = place.get(part) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        raise PlanError(f"Unknown setting {name!r}. Possible are: {', '.join(settings_help())}.")
+    place[last] = value
+
+
+def _in_words(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting {where!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]}" if where else message
+
+
+def _times(numbers: tuple[float, ...]) -> str:
+    return " × ".join(f"{n:.3g}" for n in numbers)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.3g} minutes" if seconds < 7200 else f"{seconds / 3600:.3g} hours"

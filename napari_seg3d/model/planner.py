@@ -1,0 +1,317 @@
+"""From what a dataset is like to a Plan, with a reason for every choice.
+
+The rules for spacing, pooling and widths are those of nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z,
+supplementary note 2). Where a laptop's CPU or a short budget asks for something else, the reason says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+
+from ..cases.fingerprint import Fingerprint
+from ..cases.labels import Region, merged_values
+from ..errors import PlanError
+from ..volumes.volume import LabelTable
+from .plan import Plan, plan_from
+
+#: Time in seconds that a preset gives a training: on a CPU, on a GPU.
+PRESETS: Mapping[str, tuple[float, float]] = {
+    "fast": (10 * 60, 5 * 60),
+    "balanced": (60 * 60, 30 * 60),
+    "thorough": (8 * 3600, 6 * 3600),
+}
+#: Voxels of a step, two patches of 64³, that take two or three seconds on two CPU cores with 16 feature maps.
+CPU_STEP_VOXELS = 2 * 64**3
+#: Voxels of a step per gigabyte of GPU memory with 32 feature maps: nnU-Net fits two patches of 128³ into 8 GB.
+GPU_STEP_VOXELS_PER_GB = 2 * 128**3 / 8
+#: No step shows the network more than this part of all voxels of the dataset: it would learn the cases by heart.
+LARGEST_SHARE_OF_DATASET = 0.05
+#: A median box longer than this from left to right holds a whole head.
+WHOLE_HEAD_MM = 110.0
+_ANISOTROPIC = 3.0
+_SMALLEST_EDGE = 4
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a plan has to fit: "cpu" or "cuda", and the memory in GB."""
+
+    kind: Literal["cpu", "cuda"]
+    memory_gb: float
+
+    @classmethod
+    def of(cls, device: str = "auto") -> Hardware:
+        """Return that of a device of this computer; imports torch."""
+        from .device import choose_device, memory_budget_gb
+
+        chosen = choose_device(device)
+        return cls("cuda" if chosen.type == "cuda" else "cpu", memory_budget_gb(chosen))
+
+
+def make_plan(
+    fingerprint: Fingerprint,
+    *,
+    network: str = "unet",
+    preset: str = "balanced",
+    budget_s: float | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    start: Plan | None = None,
+    changes: Mapping[str, object] | None = None,
+) -> Plan:
+    """Plan a training.
+
+    Parameters
+    ----------
+    fingerprint : Fingerprint
+        What the dataset is like.
+    network : str
+        A name of `napari_seg3d.model.networks.network_names`.
+    preset : str
+        "fast", "balanced" or "thorough": how long to train when neither budget nor epochs is given.
+    budget_s, epochs : float, int, optional
+        Time for everything in seconds, or the number of rounds; at most one of them.
+    device : str
+        Where it will run; patch and batch follow.
+    start : Plan, optional
+        Plan of the model that is fine-tuned: network, grid and preprocessing are taken from it.
+    changes : mapping, optional
+        Settings that replace the planner's; see `Plan.changed`. ``targets`` may be set to "regions" or "classes".
+
+    Raises
+    ------
+    PlanError
+        If a choice is unknown, impossible, or contradicts another.
+    """
+    if preset not in PRESETS:
+        raise PlanError(f"Unknown preset {preset!r}. Possible are: {', '.join(PRESETS)}.")
+    if not len(fingerprint.table):
+        raise PlanError("The dataset has no labels, so there is nothing to learn. Choose one with label files.")
+    hardware = Hardware.of(device)
+    wished = dict(changes or {})
+    values: dict[str, Any] = {"seed": seed, "modalities": fingerprint.modalities}
+    values |= targets(fingerprint, wished.pop("targets", None))
+    if start is None:
+        _add_grid(values, fingerprint)
+        _add_network(values, fingerprint, network, hardware)
+        _add_optimiser(values)
+        _add_augmentation(values, fingerprint)
+    else:
+        _take_over(values, start, network)
+    _add_length(values, hardware, preset, budget_s, epochs)
+    return plan_from(values).changed(wished)
+
+
+def targets(fingerprint: Fingerprint, wish: object = None) -> dict[str, Any]:
+    """Return what is learned: the classes, or nested regions where these tell all classes apart."""
+    table: LabelTable = fingerprint.table
+    labels = [{"value": x.value, "name": x.name, "color": x.color} for x in table]
+    regions = fingerprint.regions or ()
+    if wish not in (None, "classes", "regions"):
+        raise PlanError(f"Expected targets to be 'classes' or 'regions', got {wish!r}.")
+    if wish == "regions" and not regions:
+        raise PlanError("The labels of this dataset have no known regions. Learn classes instead.")
+    merged = merged_values(regions) if regions else ()
+    if wish == "regions" or (wish is None and regions and not merged):
+        why = "the labels are nested" + (f"; {_and(merged)} cannot be told from their neighbours" if merged else "")
+        return {"labels": labels, "targets": "regions", "regions": _regions(regions), "reasons": {"targets": why}}
+    why = "regions would merge some labels" if regions and wish is None else "each voxel has one label"
+    return {"labels": labels, "targets": "classes", "regions": (), "reasons": {"targets": why}}
+
+
+def _regions(regions: tuple[Region, ...]) -> list[dict[str, object]]:
+    return [{"name": r.name, "values": r.values, "color": r.color, "written": r.written} for r in regions]
+
+
+def _add_grid(values: dict[str, Any], fingerprint: Fingerprint) -> None:
+    """Target spacing: the median, and finer than it along an axis that is much coarser than the others."""
+    spacings = np.array([case.ras_spacing_mm for case in fingerprint.cases])
+    spacing = np.median(spacings, axis=0)
+    shape = np.array(fingerprint.median_shape)
+    worst = int(spacing.argmax())
+    others = np.delete(spacing, worst)
+    why = "median of the dataset"
+    if spacing[worst] > _ANISOTROPIC * others.max() and shape[worst] * _ANISOTROPIC < np.delete(shape, worst).min():
+        spacing[worst] = max(float(np.percentile(spacings[:, worst], 10)), float(others.max()) + 1e-5)
+        why = "median of the dataset; along the coarse axis the 10th percentile"
+    # Rounded, so that a plan is readable; 0.001 mm is far below what resampling can tell.
+    values["spacing_mm"] = tuple(round(float(x), 3) for x in spacing)
+    values["reasons"]["spacing_mm"] = why
+
+
+def median_box(fingerprint: Fingerprint, spacing_mm: tuple[float, float, float]) -> Size:
+    """Median size of the foreground's box in voxels of the plan's spacing."""
+    boxes = [np.multiply(c.cropped_shape, c.ras_spacing_mm) / spacing_mm for c in fingerprint.cases]
+    x, y, z = np.maximum(1, np.round(np.median(boxes, axis=0))).astype(int).tolist()
+    return x, y, z
+
+
+def pooling(patch: Size, spacing_mm: tuple[float, float, float]) -> tuple[list[Size], list[Size]]:
+    """Return stride and kernel of each stage for a patch, by nnU-Net's rule.
+
+    An axis is halved while at least 4 voxels remain and it is not twice as coarse as the finest axis that still can be
+    halved; its kernel is 1 until its spacing comes within a factor of 2 of the finest.
+
+    Examples
+    --------
+    >>> strides, kernels = pooling((64, 64, 16), (1.0, 1.0, 4.0))
+    >>> strides[:4]
+    [(1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2)]
+    """
+    size, spacing = np.array(patch, float), np.array(spacing_mm, float)
+    wide = np.zeros(3, bool)
+    strides: list[Size] = [(1, 1, 1)]
+    kernels: list[Size] = []
+    while True:
+        wide |= spacing / spacing.min() < 2
+        kernels.append(_size(np.where(wide, 3, 1)))
+        can = size >= 2 * _SMALLEST_EDGE
+        if can.any():
+            can &= spacing / spacing[can].min() < 2
+        if can.sum() == 1:
+            can &= size >= 3 * _SMALLEST_EDGE
+        if not can.any() or len(strides) == 6:
+            break
+        strides.append(_size(np.where(can, 2, 1)))
+        size, spacing = np.where(can, np.ceil(size / 2), size), np.where(can, spacing * 2, spacing)
+    return strides, kernels
+
+
+def _add_network(values: dict[str, Any], fingerprint: Fingerprint, network: str, hardware: Hardware) -> None:
+    box = median_box(fingerprint, values["spacing_mm"])
+    cpu = hardware.kind == "cpu"
+    room = CPU_STEP_VOXELS if cpu else GPU_STEP_VOXELS_PER_GB * hardware.memory_gb
+    reasons = values["reasons"]
+    limit = "what a CPU computes in two or three seconds" if cpu else f"what {hardware.memory_gb:.0f} GB hold"
+    if network == "unet":
+        patch, strides, kernels = _unet_patch(box, values["spacing_mm"], room / 2)
+        base = 16 if cpu else 32
+        values["network"] = {
+            "name": "unet",
+            "widths": [min(320, base * 2**i) for i in range(len(strides))],
+            "strides": strides,
+            "kernels": kernels,
+        }
+        reasons["network"] = f"{len(strides)} stages bring the patch down to {_SMALLEST_EDGE} to 7 voxels" + (
+            "; 16 feature maps, so that a CPU makes enough steps" if cpu else "; 32 feature maps as in nnU-Net"
+        )
+    elif network == "monai-unet":
+        patch = _rounded(_shrunk(box, room / 2, 16), 16)
+        values["network"] = {"name": "monai-unet"}
+        reasons["network"] = "chosen by hand"
+    elif network == "unetr":
+        patch = _rounded(_shrunk(box, room / 2, 16), 16)
+        values["network"] = {"name": "unetr"}
+        if cpu:
+            values["network"] |= {"hidden_size": 384, "mlp_size": 1536, "heads": 6}
+        reasons["network"] = "chosen by hand" + ("; half the published width for a CPU" if cpu else "")
+    else:
+        from .networks import network_summary
+
+        network_summary(network)  # raises with the list of names
+        raise PlanError(f"There is no planning rule for the network {network!r}.")
+    values["patch_voxels"] = patch
+    covers = all(p >= b for p, b in zip(patch, box, strict=True))
+    reasons["patch_voxels"] = "covers the median case" if covers else f"as much of the median case as {limit}"
+    voxels = fingerprint.count * float(np.prod(box))
+    share = int(LARGEST_SHARE_OF_DATASET * voxels / np.prod(patch))
+    values["batch_size"] = int(np.clip(min(room // np.prod(patch), share), 2, 16))
+    reasons["batch_size"] = limit if values["batch_size"] > 2 else "the smallest that gives a steady gradient"
+    # On a GPU a round must be long enough that validation does not dominate.
+    values["steps_per_epoch"] = 50 if cpu else 250
+
+
+def _unet_patch(box: Size, spacing_mm: tuple[float, float, float], room: float) -> tuple[Size, list[Size], list[Size]]:
+    """Return the largest patch of at most `room` voxels with the box's proportions, and its stages."""
+    size = box
+    while True:
+        strides, kernels = pooling(size, spacing_mm)
+        divisor = np.prod(np.array(strides), axis=0)
+        patch = _size(np.ceil(np.array(size) / divisor) * divisor)
+        if np.prod(patch) <= room or max(size) <= 2 * _SMALLEST_EDGE:
+            return patch, strides, kernels
+        # Shorten the axis that covers the most of the box, by one step that pooling can use.
+        longest = int(np.argmax(np.array(patch) / np.array(box) * (np.array(patch) > divisor)))
+        shorter = list(patch)
+        shorter[longest] = patch[longest] - int(divisor[longest])
+        size = _size(np.array(shorter))
+
+
+def _shrunk(box: Size, room: float, step: int) -> Size:
+    size = list(_rounded(box, step))
+    while np.prod(size) > room and max(size) > step:
+        size[int(np.argmax(size))] -= step
+    return _size(np.array(size))
+
+
+def _rounded(size: Size, step: int) -> Size:
+    x, y, z = (max(step, ceil(n / step) * step) for n in size)
+    return x, y, z
+
+
+def _add_optimiser(values: dict[str, Any]) -> None:
+    values |= {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "schedule": "poly"}
+    values["reasons"]["learning_rate"] = "AdamW reaches in hundreds of steps what SGD needs thousands for"
+
+
+def _add_augmentation(values: dict[str, Any], fingerprint: Fingerprint) -> None:
+    width_mm = float(np.median([c.cropped_shape[0] * c.ras_spacing_mm[0] for c in fingerprint.cases]))
+    sided = any(
+        word in label.name.lower().split() for label in fingerprint.table for word in ("left", "right", "lh", "rh")
+    )
+    mirror = ("left-right",) if width_mm >= WHOLE_HEAD_MM and not sided else ()
+    values["augmentation"] = {"mirror": mirror}
+    values["reasons"]["augmentation"] = (
+        "a whole head is nearly symmetric" if mirror else "mirroring would blur what lies in front and behind"
+    )
+
+
+def _take_over(values: dict[str, Any], start: Plan, network: str) -> None:
+    """Fine-tuning: everything that the weights depend on stays as it was."""
+    if network not in ("unet", start.network.name):
+        raise PlanError(f"The start model is a {start.network.name}; it cannot become a {network}.")
+    kept = start.model_dump()
+    for name in (
+        "spacing_mm", "crop_to_foreground", "normalisation", "network", "patch_voxels", "batch_size", "steps_per_epoch",
+        "augmentation", "optimizer", "weight_decay", "momentum", "schedule", "clip_norm", "window_overlap",
+    ):  # fmt: skip
+        values[name] = kept[name]
+    known = [name for name in start.modalities if name in values["modalities"]]
+    values["modalities"] = (*known, *(name for name in values["modalities"] if name not in known))
+    if start.targets != values["targets"] and start.targets == "classes":
+        values |= {"targets": "classes", "regions": ()}
+    values["learning_rate"] = start.learning_rate / 3
+    reasons = dict.fromkeys(("spacing_mm", "network", "patch_voxels", "batch_size"), "as the start model")
+    reasons["learning_rate"] = "a third of the start model's, to keep what it knows"
+    values["reasons"] |= reasons
+
+
+def _add_length(
+    values: dict[str, Any], hardware: Hardware, preset: str, budget_s: float | None, epochs: int | None
+) -> None:
+    if budget_s is not None and epochs is not None:
+        raise PlanError("Give a time budget or a number of epochs, not both.")
+    name = "budget_s" if epochs is None else "epochs"
+    if budget_s is None and epochs is None:
+        budget_s = PRESETS[preset][0 if hardware.kind == "cpu" else 1]
+        values["reasons"][name] = f"preset {preset} on a {'CPU' if hardware.kind == 'cpu' else 'GPU'}"
+    else:
+        values["reasons"][name] = "chosen by hand"
+    values |= {"budget_s": budget_s, "epochs": epochs}
+
+
+def _size(numbers: Any) -> Size:
+    x, y, z = (int(n) for n in numbers)
+    return x, y, z
+
+
+def _and(values: tuple[int, ...]) -> str:
+    return f"label{'s' if len(values) > 1 else ''} {' and '.join(map(str, values))}"

@@ -1,0 +1,321 @@
+"""A case and a model in, a label map on the case's own grid out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cases.case import Case, CaseFiles
+from ..errors import FileError, ModelError, Seg3dError
+from ..events import Event, Finished, Progress, Saved, Warned, job
+from ..model.checkpoint import Model, load_model
+from ..model.device import choose_device
+from ..model.plan import AXES, Plan
+from ..model.prepare import Grid, prepare, restore, restore_intensities
+from ..volumes.atomic import write_text_whole
+from ..volumes.files import write_label_map, write_volume
+from ..volumes.volume import LabelMap, Volume
+from .window import predict_windows
+
+#: Ranges of voxels along X, Y, Z of the case's stored array.
+Roi = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says about a case, on the case's own grid.
+
+    Parameters
+    ----------
+    label_map : LabelMap
+        With the model's label values, names and colours.
+    probabilities : dict of str to Volume, optional
+        From 0 to 1, one for each class or region.
+    uncertainty : Volume, optional
+        Entropy of the classes relative to its maximum, from 0 (certain) to 1; the largest of all for regions.
+    seconds : float
+        How long it took.
+    """
+
+    case_id: str
+    label_map: LabelMap
+    probabilities: dict[str, Volume] | None
+    uncertainty: Volume | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to predict.
+
+    Parameters
+    ----------
+    mirrors : bool
+        Also predict the mirrored case along the axes that training mirrored (all three if none) and average.
+    roi : Roi, optional
+        Only inside this box of voxels; outside is background.
+    probabilities, uncertainty : bool
+        Also return these maps.
+    """
+
+    mirrors: bool = False
+    roi: Roi | None = None
+    probabilities: bool = False
+    uncertainty: bool = False
+
+
+@job
+def predict(
+    case: Case | CaseFiles,
+    model: Path | Model,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    mirrors: bool = False,
+    roi: Roi | None = None,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+) -> Iterator[Event]:
+    """Predict one case.
+
+    Parameters
+    ----------
+    case : Case or CaseFiles
+        With all modalities of the model.
+    model : Path or Model
+        Run folder, model file, or a model already read.
+    device, threads
+        As in `napari_seg3d.training.loop.train`.
+    mirrors, roi, probabilities, uncertainty
+        See `Options`.
+
+    Yields
+    ------
+    Event
+        Progress window by window; at the end Finished with a `Prediction`, or Failed.
+    """
+    predictor = _Predictor(model, device, threads)
+    options = Options(mirrors, roi, probabilities, uncertainty)
+    prediction = yield from predictor.predict(case, options)
+    yield Finished(prediction, f"Predicted {prediction.case_id} in {prediction.seconds:.1f} s.", prediction.seconds)
+
+
+@job
+def predict_many(
+    cases: Sequence[Case | CaseFiles],
+    model: Path | Model,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    mirrors: bool = False,
+    roi: Roi | None = None,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+) -> Iterator[Event]:
+    """Predict cases and write each as ``<output>/<case>.nii.gz`` with a ``.json`` beside it.
+
+    A case that cannot be predicted is reported with a `Warned` and left out; the others go on. Maps that are asked for
+    are written as ``<case>.probability-<name>.nii.gz`` and ``<case>.uncertainty.nii.gz``.
+
+    Yields
+    ------
+    Event
+        Progress, Saved for each file; at the end Finished with the tuple of label files, or Failed if no case could be
+        predicted.
+    """
+    began = time.monotonic()
+    predictor = _Predictor(model, device, threads)
+    options = Options(mirrors, roi, probabilities, uncertainty)
+    output = Path(output)
+    written: list[Path] = []
+    problems: list[str] = []
+    if not overwrite and (there := [c.id for c in cases if (output / f"{c.id}.nii.gz").exists()]):
+        raise FileError(
+            f"{len(there)} of {len(cases)} predictions are there already ({', '.join(there[:3])} …). "
+            "Choose another folder, or allow to overwrite."
+        )
+    _make_folder(output)
+    for number, case in enumerate(cases):
+        try:
+            for event in (inner := _Kept(predictor.predict(case, options))):
+                if isinstance(event, Progress):
+                    done = number + event.done / (event.total or 1)
+                    spent = time.monotonic() - began
+                    left = spent / done * (len(cases) - done) if done else None
+                    event = Progress(f"Predicting {case.id}", done, len(cases), left)
+                yield event
+            files = _write(inner.value, case, output, predictor.model, overwrite)
+        except Seg3dError as error:
+            problems.append(str(error))
+            yield Warned(f"{case.id} is left out: {error}")
+            continue
+        written.append(files[0])
+        for path in files:
+            yield Saved(path, "prediction")
+    if not written:
+        raise ModelError(f"No case could be predicted. {problems[0] if problems else 'There are no cases.'}")
+    seconds = time.monotonic() - began
+    yield Finished(tuple(written), f"Predicted {len(written)} of {len(cases)} cases in {seconds:.1f} s.", seconds)
+
+
+class _Kept:
+    """Iterate a generator and keep what it returns in `value`."""
+
+    def __init__(self, generator: Generator[Event, None, Prediction]) -> None:
+        self._generator = generator
+        self.value: Prediction
+
+    def __iter__(self) -> Iterator[Event]:
+        self.value = yield from self._generator
+
+
+class _Predictor:
+    """A model on a device, ready for one case after the other."""
+
+    def __init__(self, model: Path | Model, device: str, threads: int | None) -> None:
+        self.device = choose_device(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.model = model if isinstance(model, Model) else load_model(model)
+        self.network = self.model.network(self.device)
+
+    def predict(self, source: Case | CaseFiles, options: Options) -> Generator[Event, None, Prediction]:
+        """Predict one case; the generator's return value is the `Prediction`."""
+        began = time.monotonic()
+        plan = self.model.plan
+        self.model.check_modalities(source.id, tuple(source.modalities))
+        yield Progress("Preparing the case", 0, None)
+        case = source.load()
+        prepared = prepare(case, plan)
+        region = None if options.roi is None else _on_network_grid(options.roi, prepared.grid)
+        image = torch.from_numpy(prepared.image if region is None else prepared.image[(slice(None), *region)])
+        mirrors = _mirror_axes(plan) if options.mirrors else ()
+        logits: Tensor | None = None
+        windowed = time.monotonic()
+        for done, total, result in predict_windows(
+            self.network, image, plan.patch_voxels, plan.window_overlap, self.device, mirrors
+        ):
+            logits = result
+            yield Progress("Predicting", done, total, (time.monotonic() - windowed) / done * (total - done))
+        assert logits is not None  # the last window always brings them
+        if region is not None:
+            logits = _embedded(logits, region, prepared.image.shape[1:], plan)
+        data = restore(logits, prepared.grid, plan)
+        if options.roi is not None:
+            inside = np.zeros(data.shape, bool)
+            inside[options.roi] = True
+            data[~inside] = 0
+        first = next(iter(case.modalities.values()))
+        label_map = LabelMap(data, case.geometry, plan.label_table, case.id, first.source)
+        return Prediction(
+            case.id,
+            label_map,
+            _probabilities(logits, prepared.grid, plan) if options.probabilities else None,
+            _uncertainty(logits, prepared.grid, plan) if options.uncertainty else None,
+            time.monotonic() - began,
+        )
+
+
+def _mirror_axes(plan: Plan) -> tuple[int, ...]:
+    chosen = plan.augmentation.mirror or AXES
+    return tuple(i for i, axis in enumerate(AXES) if axis in chosen)
+
+
+def _on_network_grid(roi: Roi, grid: Grid) -> Roi:
+    """Return the box of the network's grid that covers a box of the case's own voxels."""
+    inside = np.zeros(grid.case.shape, bool)
+    inside[roi] = True
+    box = np.asarray(grid.inside(inside))
+    region = []
+    for axis in range(3):
+        occupied = np.flatnonzero(box.any(axis=tuple(a for a in range(3) if a != axis)))
+        if not occupied.size:
+            raise ModelError("The box to predict lies outside the head or the image. Choose a box that meets it.")
+        scale = grid.network.shape[axis] / box.shape[axis]
+        start, stop = int(np.floor(occupied[0] * scale)), int(np.ceil((occupied[-1] + 1) * scale))
+        region.append(slice(start, max(start + 1, stop)))
+    return region[0], region[1], region[2]
+
+
+def _embedded(logits: Tensor, region: Roi, shape: tuple[int, ...], plan: Plan) -> Tensor:
+    """Put logits of a box into a whole volume that is background elsewhere."""
+    whole = torch.full((len(logits), *shape), -20.0, device=logits.device)
+    if plan.targets == "classes":
+        whole[0] = 20.0
+    whole[(slice(None), *region)] = logits
+    return whole
+
+
+def _probabilities(logits: Tensor, grid: Grid, plan: Plan) -> dict[str, Volume]:
+    maps = logits.sigmoid() if plan.targets == "regions" else logits.softmax(0)[1:]
+    return {
+        name: Volume(restore_intensities(values, grid), grid.case, f"probability of {name}")
+        for name, values in zip(plan.output_names, maps, strict=True)
+    }
+
+
+def _uncertainty(logits: Tensor, grid: Grid, plan: Plan) -> Volume:
+    if plan.targets == "regions":
+        p = logits.sigmoid()
+        entropy = -(p * p.clamp_min(1e-7).log2() + (1 - p) * (1 - p).clamp_min(1e-7).log2()).amax(0)
+    else:
+        p = logits.softmax(0)
+        entropy = -(p * p.clamp_min(1e-7).log()).sum(0) / float(np.log(len(logits)))
+    return Volume(restore_intensities(entropy, grid), grid.case, "uncertainty")
+
+
+def _write(prediction: Prediction, case: Case | CaseFiles, output: Path, model: Model, overwrite: bool) -> list[Path]:
+    source = prediction.label_map.source
+    files = [
+        write_label_map(
+            output / f"{prediction.case_id}.nii.gz",
+            LabelMap(
+                prediction.label_map.data,
+                prediction.label_map.geometry,
+                prediction.label_map.table,
+                prediction.case_id,
+            ),
+            overwrite=overwrite,
+            like=source,
+        )
+    ]
+    for name, volume in (prediction.probabilities or {}).items():
+        slug = "".join(c if c.isalnum() else "-" for c in name)
+        path = output / f"{prediction.case_id}.probability-{slug}.nii.gz"
+        files.append(write_volume(path, volume, overwrite=overwrite))
+    if prediction.uncertainty is not None:
+        path = output / f"{prediction.case_id}.uncertainty.nii.gz"
+        files.append(write_volume(path, prediction.uncertainty, overwrite=overwrite))
+    sidecar = {
+        "case": prediction.case_id,
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "labels": {str(label.value): label.name for label in prediction.label_map.table},
+        "inputs": _inputs(case),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(prediction.seconds, 2),
+    }
+    write_text_whole(output / f"{prediction.case_id}.json", json.dumps(sidecar, indent=1))
+    return files
+
+
+def _inputs(case: Case | CaseFiles) -> dict[str, str]:
+    """File names only: folders can carry patients' names."""
+    files = case if isinstance(case, CaseFiles) else case.files
+    return {} if files is None else {name: image.path.name for name, image in files.modalities.items()}
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"The folder {folder} cannot be made: {error.strerror or error}.") from None

@@ -1,0 +1,217 @@
+"""The folder of a training run: what lies in it, written whole, and read back for curves and lists.
+
+::
+
+    plan.json                 the plan it runs with
+    run.json                  dataset, case ids, device, versions, state ("running", "stopped", "finished", "failed")
+    model.safetensors, .json  the best model so far: the file to share and to predict with
+    last.safetensors, .json   the newest model
+    checkpoint.safetensors    all that resuming needs
+    history.csv               one row a round
+    events.jsonl              what happened, one JSON object a line
+    validation/<case>.nii.gz  the newest predictions of the validation cases
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import FileError, TrainingError
+from ..events import EpochDone, Event, Saved, Validated, Warned
+from ..model.plan import Plan
+from ..volumes.atomic import sweep_leftovers, write_text_whole
+
+PLAN, RUN, HISTORY, EVENTS, CHECKPOINT, LAST = (
+    "plan.json",
+    "run.json",
+    "history.csv",
+    "events.jsonl",
+    "checkpoint.safetensors",
+    "last.safetensors",
+)
+_RECORDED = {kind.__name__: kind for kind in (EpochDone, Validated, Warned)}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What `run.json` holds about a run."""
+
+    dataset: str
+    train_ids: tuple[str, ...]
+    validation_ids: tuple[str, ...]
+    started: str
+    state: str
+    device: str
+    threads: int
+    start_model: str | None
+    versions: Mapping[str, str]
+
+
+class RunFolder:
+    """A run on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, plan: Plan, facts: RunFacts) -> RunFolder:
+        """Make the folder of a new run.
+
+        Raises
+        ------
+        FileError
+            If something is there already, or it cannot be written.
+        """
+        if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+            raise FileError(
+                f"The folder {folder} is not empty. Resume the run in it, or choose another folder for the new one."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"The run folder {folder} cannot be made: {error.strerror or error}.") from None
+        write_text_whole(folder / PLAN, plan.to_json())
+        run = cls(folder)
+        run.write_facts(facts)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> RunFolder:
+        """Open the folder of an earlier run; raises `FileError` if it is none."""
+        if not (folder / PLAN).is_file() or not (folder / RUN).is_file():
+            raise FileError(f"Expected a training run in {folder}; it has no {PLAN} and {RUN}.")
+        return cls(folder)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan it runs with."""
+        return Plan.from_json((self.folder / PLAN).read_text("utf-8"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state to resume from is kept."""
+        return self.folder / CHECKPOINT
+
+    def facts(self) -> RunFacts:
+        """Read `run.json`; raises `FileError` if it is damaged."""
+        try:
+            values = json.loads((self.folder / RUN).read_text("utf-8"))
+            values = {field.name: values[field.name] for field in fields(RunFacts)}
+            return RunFacts(
+                **{**values, "train_ids": tuple(values["train_ids"]), "validation_ids": tuple(values["validation_ids"])}
+            )
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise FileError(f"The file {RUN} in {self.folder} is damaged. Start a new run.") from None
+
+    def write_facts(self, facts: RunFacts) -> None:
+        """Write `run.json` whole."""
+        write_text_whole(self.folder / RUN, json.dumps(asdict(facts), indent=1))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process alone.
+
+        Raises
+        ------
+        TrainingError
+            If another program is training in it.
+        """
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise TrainingError(f"Another program is training in {self.folder}. Stop it there first.") from None
+        try:
+            sweep_leftovers(self.folder)
+            yield
+        finally:
+            lock.release()
+
+    def record(self, event: Event) -> None:
+        """Append an event to `events.jsonl`, and a round's numbers to `history.csv`."""
+        values = {"event": type(event).__name__, "time": now(), **_plain(event)}
+        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def write_history(self) -> None:
+        """Rewrite `history.csv` from the events: one row a round."""
+        rows: dict[int, dict[str, object]] = {}
+        for event in read_history(self.folder):
+            if isinstance(event, EpochDone):
+                row = rows.setdefault(event.epoch, {})
+                row |= {"epoch": event.epoch, "step": event.steps, "loss": event.loss, "elapsed_s": event.elapsed_s}
+                row["learning_rate"] = event.learning_rate
+            elif isinstance(event, Validated):
+                row = rows.setdefault(event.epoch, {})
+                row |= {"mean_dice": event.mean_dice, **{f"dice {name}": v for name, v in event.dice.items()}}
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        lines: list[list[object]] = [list(columns), *([row.get(name, "") for name in columns] for row in rows.values())]
+        write_text_whole(self.folder / HISTORY, _csv(lines))
+
+
+def read_history(folder: Path) -> list[EpochDone | Validated]:
+    """Return the rounds and validations of a run so far, oldest first; empty when there are none.
+
+    A round that a resumed run went through again replaces the earlier one. Torn or foreign lines are passed over.
+    """
+    events: dict[tuple[str, int], EpochDone | Validated] = {}
+    path = folder / EVENTS
+    if not path.is_file():
+        return []
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+            kind = _RECORDED[values["event"]]
+            event = kind(**{field.name: values[field.name] for field in fields(kind)})
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if isinstance(event, EpochDone | Validated):
+            key = (type(event).__name__, event.epoch)
+            events.pop(key, None)
+            events[key] = event
+    return list(events.values())
+
+
+def list_runs(folder: Path) -> list[Path]:
+    """Return the run folders directly inside a folder, newest first."""
+    if not folder.is_dir():
+        return []
+    runs = [path.parent for path in folder.glob(f"*/{RUN}")]
+    return sorted(runs, key=lambda run: (run / RUN).stat().st_mtime, reverse=True)
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("napari-seg3d", "torch", "monai", "nibabel", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    values = asdict(event)
+    if isinstance(event, Saved):
+        values["path"] = event.path.name
+    return values
+
+
+def _csv(rows: list[list[object]]) -> str:
+    from io import StringIO
+
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
