@@ -1,1 +1,1 @@
-
+"""Door 2: the window. The only room that knows napari and Qt."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +13,30 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from .layers import PLANES, image_layer, on_screen, origin_or_none, prediction_layer, truth_layer
+from .layers import (
+    PLANES,
+    image_layer,
+    label_map_of,
+    on_screen,
+    origin_or_none,
+    prediction_layer,
+    stored,
+    truth_layer,
+)
 
 if TYPE_CHECKING:
     from napari import Viewer
 
     from ..cases.case import Case
+    from ..volumes.volume import LabelMap
     from .workspace import Workspace
 
 #: Milliseconds without a stroke after which an edit counts as made.
 PAUSE_MS = 300
+#: Keys for the planes; free on labels and image layers in napari.
+PLANE_KEYS = {"Shift-A": "axial", "Shift-C": "coronal", "Shift-S": "sagittal"}
+#: Longest time between two strokes that counts as work.
+LONGEST_PAUSE_S = 60.0
 #: Axes of the world point into the screen, down and right, as `layers.SCREEN` expects.
 CAMERA = ("towards", "down", "right")
 
@@ -51,7 +66,20 @@ class CaseView:
         workspace.case_changed.connect(self._show_case)
         viewer.layers.events.inserted.connect(self._watch_all)
         viewer.layers.events.removed.connect(self._watch_all)
+        self._bind_keys()
         self._watch_all()
+
+    def _bind_keys(self) -> None:
+        # On this viewer only, and without keeping it or this object alive.
+        this = weakref.ref(self)
+        for key, plane in PLANE_KEYS.items():
+
+            def show(_viewer: Viewer, plane: str = plane) -> None:
+                view = this()
+                if view is not None:
+                    view.show_plane(plane)
+
+            self._viewer.bind_key(key, show, overwrite=True)
 
     def close(self) -> None:
         """Stop watching; the layers stay as they are."""
@@ -146,8 +174,20 @@ class CaseView:
         """Layers whose voxels differ from what was last read or saved."""
         return [layer for layer, watch in self._watched.items() if watch.is_edited]
 
+    def saved_map(self, layer: Labels) -> LabelMap | None:
+        """Label map of a layer as it was last read or saved; None if it was begun from nothing."""
+        watch = self._watched.get(layer)
+        if watch is None or watch.saved is None:
+            return None
+        label_map = label_map_of(layer)
+        return label_map.with_data(stored(watch.saved, label_map.geometry))
+
+    def seconds_of_work(self, layer: Labels) -> float:
+        """Seconds spent on painting a layer since it was last saved, without the pauses."""
+        return self._watched[layer].seconds if layer in self._watched else 0.0
+
     def mark_saved(self, layer: Labels, data: NDArray[Any]) -> None:
-        """Remember the voxels (stored order or not, as in the layer) that were saved; later strokes count as edits."""
+        """Remember the voxels (I, P, L) that were saved; strokes that were made since then stay edits."""
         if layer in self._watched:
             self._watched[layer].set_saved(data)
             self._tell_unsaved()
@@ -164,7 +204,9 @@ class _Watch:
     def __init__(self, layer: Labels, tell: Callable[[Labels], None]) -> None:
         self._layer = layer
         self._tell = tell
-        self._saved: NDArray[Any] | None = np.array(layer.data, order="K")
+        self.saved: NDArray[Any] | None = np.array(layer.data, order="K")
+        self.seconds = 0.0
+        self._last_change = 0.0
         self._steps = self._history()
         self.is_edited = False
         self._timer = QTimer()
@@ -184,11 +226,12 @@ class _Watch:
         self._layer.events.name.disconnect(self._renamed)
 
     def set_saved(self, data: NDArray[Any]) -> None:
-        self._saved = data
+        self.saved = data
+        self.seconds = 0.0
         self.is_edited = not np.array_equal(self._layer.data, data)
 
     def forget_saved(self) -> None:
-        self._saved = None
+        self.saved = None
         self.is_edited = True
 
     def _history(self) -> tuple[int, int]:
@@ -200,12 +243,15 @@ class _Watch:
             self._changed()
 
     def _changed(self) -> None:
+        now = time.monotonic()
+        self.seconds += min(now - self._last_change, LONGEST_PAUSE_S) if self._last_change else 0.0
+        self._last_change = now
         self._steps = self._history()
         self.is_edited = True
         self._timer.start()
 
     def _look(self) -> None:
-        self.is_edited = self._saved is None or not np.array_equal(self._layer.data, self._saved)
+        self.is_edited = self.saved is None or not np.array_equal(self._layer.data, self.saved)
         self._tell(self._layer)
 
     def _renamed(self) -> None:

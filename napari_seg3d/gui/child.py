@@ -1,8 +1,8 @@
 """The far end of the worker: a process at low priority that carries out jobs and ends soon after its window.
 
-It is started as a fresh interpreter, not by `multiprocessing.Process`, whose spawn method runs the user's main script again:
-a script that opens napari without a main guard would open a second window. What passes between the two processes is the
-same, a `multiprocessing.connection`.
+It is started as a fresh interpreter, not by `multiprocessing.Process`, whose spawn method runs the user's main script
+again: a script that opens napari without a main guard would open a second window. What passes between the two
+processes is the same, a `multiprocessing.connection`.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
 """Volumes and label maps as napari layers, and label layers back as label maps: what the screen shows, decided once.
 
-Every study appears as radiologists read it: patient's right on the viewer's left, anterior up, superior up. napari draws
-axis 0 as slices, axis 1 downwards and axis 2 to the right, so a layer gets a *view* of the array turned to (I, P, L): slices
-from superior to inferior, rows towards posterior, columns to the patient's left. The view shares memory with the array in the
-file's own voxel order: no voxel is copied or resampled, and what the brush paints stands in the stored order at once.
+Every study appears as radiologists read it: patient's right on the viewer's left, anterior up, superior up. napari
+draws axis 0 as slices, axis 1 downwards and axis 2 to the right, so a layer gets a *view* of the array turned to (I,
+P, L): slices from superior to inferior, rows towards posterior, columns to the patient's left. The view shares memory
+with the array in the file's own voxel order: no voxel is copied or resampled, and what the brush paints stands in the
+stored order at once.
 
 A layer has scale and translation only, because napari slices other affines wrongly in 2D. Its world is −(S, A, R) in
-millimetres; oblique grids are shown along their own axes, with their centre in the right place. The true affine stays with
-the layer's origin, in ``layer.metadata["seg3d"]``.
+millimetres; oblique grids are shown along their own axes, with their centre in the right place. The true affine stays
+with the layer's origin, in ``layer.metadata["seg3d"]``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ class Origin:
     role: Role
     geometry: Geometry
     case_id: str = ""
-    table: LabelTable = LabelTable()
+    table: LabelTable = field(default_factory=LabelTable)
     name: str = ""
     path: Path | None = None
     source: Source | None = None
@@ -315,3 +316,31 @@ def snapshot(layer: Labels) -> LabelMap:
     """Copy of the layer's label map, for work in the background while the user paints on."""
     label_map = label_map_of(layer)
     return label_map.with_data(np.array(label_map.data, order="K", subok=False))
+
+
+def warm_up() -> None:
+    """Make and forget a tiny layer: napari reads its table of units and pandas with the first one, which takes 0.6 s.
+
+    For the worker thread, so that the window does not wait for it.
+    """
+    geometry = Geometry.with_spacing((1, 1, 1))
+    truth_layer(LabelMap(np.zeros(geometry.shape, np.uint8), geometry))
+
+
+def geometry_on_screen(shape: Sequence[int], scale: Sequence[float], translate: Sequence[float]) -> Geometry:
+    """Geometry of a layer that this package did not make, taking its world for the screen's −(S, A, R) in mm.
+
+    Raises
+    ------
+    GeometryError
+        If the layer is not 3-D.
+    """
+    if len(shape) != 3:
+        raise GeometryError(f"Expected a layer with 3 dimensions, got {len(shape)}.")
+    affine = np.zeros((4, 4))
+    # Rows of the affine are R, A, S; its columns the layer's axes I, P, L.
+    for row, axis in enumerate((2, 1, 0)):
+        affine[row, axis] = -scale[axis]
+        affine[row, 3] = -translate[axis]
+    affine[3, 3] = 1
+    return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)

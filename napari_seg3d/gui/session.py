@@ -17,6 +17,7 @@ from qtpy.QtCore import QObject
 
 from ..events import Event, Progress, Step
 from .case_view import CaseView
+from .saving import Saver
 from .worker import Job, JobRunner
 from .workspace import Settings, Workspace
 
@@ -62,6 +63,7 @@ class Session(QObject):
         self._runners = (JobRunner(self), JobRunner(self))
         self.workspace = Workspace(*self._runners, settings)
         self.view = CaseView(self.workspace, viewer)
+        self.saver = Saver(self.workspace, self.view)
         self._activity = _Activity(self.workspace)
         self._close_question = _CloseQuestion(self.workspace, viewer, self.shutdown)
         window.destroyed.connect(self.shutdown)
@@ -99,7 +101,7 @@ class _CloseQuestion:
         self._window._update_task_status(self._ids[which], Status.BUSY if text else Status.COMPLETED, text)
 
 
-class _Bar(cancelable_progress):  # type: ignore[misc]
+class _Bar(cancelable_progress):
     """A bar in napari's activity dock that prints nothing and stops the job when cancelled there."""
 
     def __init__(self, title: str, stop: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from ..errors import FileError, GeometryError, Seg3dError
 from ..events import Event, Finished, Progress, Saved, Warned, job
 from ..volumes.files import read_label_map, write_label_map
 from ..volumes.volume import LabelMap
-from .layers import Display, display_range
+from .layers import Display, display_range, warm_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,9 @@ def load_case(files: CaseFiles, prediction: Path | None = None) -> Iterator[Even
     A prediction that cannot be read or lies on another grid is told and left out.
     """
     yield Progress("reading", 0)
+    warm_up()
     case = files.load()
-    displays = {}
+    displays: dict[str, Display] = {}
     for name, volume in case.modalities.items():
         yield Progress("reading", len(displays) + 1, len(case.modalities) + 1)
         displays[name] = display_range(volume, case.mask)

@@ -1,8 +1,9 @@
-"""What all panels share: the page with its messages and footer, the empty page, the section that folds, the main button."""
+"""What all panels share: the page with messages and footer, the empty page, the folding section, the main button."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from napari.settings import get_settings
@@ -61,6 +62,11 @@ def quiet_label(text: str = "") -> QLabel:
     return label
 
 
+def swatches(entries: Iterable[tuple[str, str]]) -> str:
+    """Return rich text of names, each behind a square of its colour."""
+    return " &nbsp; ".join(f'<span style="color:{colour}">■</span>&nbsp;{escape(name)}' for name, colour in entries)
+
+
 class MainButton(QPushButton):
     """The one button of a page that leads on; filled with the theme's accent colour."""
 
@@ -70,7 +76,7 @@ class MainButton(QPushButton):
         self._style = ""
         self._restyle()
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802  # Qt's name
+    def changeEvent(self, event: QEvent) -> None:  # Qt's name
         """Follow the theme."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.StyleChange:
@@ -180,7 +186,7 @@ class MessageStrip(QFrame):
         """Show a message; `level` is "info", "warning" or "error"."""
         colour = LEVEL_COLOURS[level]
         self.setStyleSheet(
-            f"QFrame#seg3d-message {{ border: 1px solid {colour}; border-left: 4px solid {colour}; border-radius: 3px; }}"
+            f"QFrame#seg3d-message {{ border: 1px solid {colour}; border-left-width: 4px; border-radius: 3px; }}"
         )
         self._sign.setText(LEVEL_SIGNS[level])
         self._sign.setStyleSheet(f"color: {colour}; font-weight: bold;")
@@ -383,7 +389,7 @@ class Panel(QWidget):
         """Whether the empty state shows."""
         return self._pages.currentIndex() == 1
 
-    def sizeHint(self) -> QSize:  # noqa: N802  # Qt's name
+    def sizeHint(self) -> QSize:  # Qt's name
         """Ask for the width that the page is made for."""
         return QSize(400, 720)
 
@@ -403,7 +409,7 @@ class _UprightScroll(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802  # Qt's name
+    def resizeEvent(self, event: QResizeEvent) -> None:  # Qt's name
         """Keep the content as wide as the page."""
         super().resizeEvent(event)
         self.widget().setMaximumWidth(self.viewport().width())

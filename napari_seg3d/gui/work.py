@@ -37,8 +37,8 @@ class Job:
     kwargs : mapping
         Its arguments; picklable when `runner` is ``"process"``.
     runner : {"process", "thread"}
-        In a child process at low priority (for training and prediction), or in the worker thread itself (for what the window
-        has in memory).
+        In a child process at low priority (for training and prediction), or in the worker thread itself (for what the
+        window has in memory).
     kind : str
         A word by which panels know their own jobs: "train", "predict", "check", "load", "score" …
     quick : bool

@@ -1,9 +1,9 @@
 """One long-lived worker thread that carries out jobs one after the other, here or in a child process that it owns.
 
-The thread is a napari worker, so that napari asks before the window closes while it is busy, and ends it at exit. It is our
-own kind of worker, because superqt's generator worker swallows every RuntimeError (with them torch's out-of-memory error)
-and changes Python's warning filters while it runs. Events wait in an `Outbox` and are handed out in the window's thread at
-most ten times a second, a few milliseconds at a time, however fast the job is.
+The thread is a napari worker, so that napari asks before the window closes while it is busy, and ends it at exit. It
+is our own kind of worker, because superqt's generator worker swallows every RuntimeError (with them torch's
+out-of-memory error) and changes Python's warning filters while it runs. Events wait in an `Outbox` and are handed out
+in the window's thread at most ten times a second, a few milliseconds at a time, however fast the job is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -98,7 +99,8 @@ class _LeaveOneCore:
         return self
 
     def __call__(self) -> None:
-        torch = sys.modules.get("torch")
+        torch: Any = sys.modules.get("torch")
+        # While another thread imports torch, the half-made module has no functions yet.
         if self._before is None and hasattr(torch, "set_num_threads"):
             self._before = torch.get_num_threads()
             torch.set_num_threads(max(1, min(self._before, cores() - 1)))
@@ -175,8 +177,8 @@ class _ChildProcess:
             # Unix children lower their own priority.
             creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),
         )  # fmt: skip
-        assert self.process.stdin is not None  # noqa: S101  # for the type checker: PIPE was asked for
-        assert self.process.stdout is not None  # noqa: S101
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
             # The child takes the end of its standard input for the end of the window, so it stays open.
             self.process.stdin.write(json.dumps({"key": key.hex(), "path": sys.path}).encode() + b"\n")
@@ -221,8 +223,8 @@ class _ChildProcess:
         advice = "What it had saved is kept; start or resume it again."
         if cause == "by SIGKILL":
             advice = (
-                "Usually that means that the computer's memory was full: close other programs or choose a smaller patch "
-                f"or batch. {advice}"
+                "Usually that means that the computer's memory was full: close other programs or choose a smaller "
+                f"patch or batch. {advice}"
             )
         return f"The work process was ended {cause}. {advice}"
 
@@ -279,12 +281,13 @@ class _Desk:
             self.current = None
 
 
-class _Worker(WorkerBase):  # type: ignore[misc, type-arg]  # superqt's class has no types that mypy sees under qtpy
+class _Worker(WorkerBase):
     def __init__(self, desk: _Desk, wake: Callable[[], None], idle_s: float) -> None:
         super().__init__()
         self._desk = desk
         self._wake = wake
         self._idle_s = idle_s
+        self._killer: threading.Timer | None = None
         self.runners: dict[str, Runner] = {"thread": InThread(), "process": InChild()}
 
     def run(self) -> None:
@@ -294,7 +297,10 @@ class _Worker(WorkerBase):  # type: ignore[misc, type-arg]  # superqt's class ha
             self._work()
         finally:
             self._running = False
-            self._desk.closed.set()
+            with self._desk.changed:
+                self._desk.closed.set()
+                if self._killer is not None:
+                    self._killer.cancel()
             # At the end of the program Qt may have deleted the signals already.
             with contextlib.suppress(RuntimeError):
                 self.finished.emit()
@@ -310,7 +316,7 @@ class _Worker(WorkerBase):  # type: ignore[misc, type-arg]  # superqt's class ha
                 continue
             job, control = found
             self._put((job, _Started()))
-            ending = self.runners[job.runner].run(job, control, lambda event, job=job: self._put((job, event)))
+            ending = self.runners[job.runner].run(job, control, partial(self._report, job))
             self._desk.done()
             self._put((job, ending))
             del found, job, control
@@ -324,6 +330,9 @@ class _Worker(WorkerBase):  # type: ignore[misc, type-arg]  # superqt's class ha
             return self._desk.next(patience_s)
         finally:
             pool.reserveThread()
+
+    def _report(self, job: Job, event: Event) -> None:
+        self._put((job, event))
 
     def _put(self, mail: _Mail) -> None:
         self._desk.outbox.put(mail)
@@ -347,18 +356,18 @@ class _Worker(WorkerBase):  # type: ignore[misc, type-arg]  # superqt's class ha
             return
         job, control = current
         control.ask("stop")
-        killer = threading.Timer(SHUTDOWN_S, self.runners[job.runner].kill)
-        killer.daemon = True
-        killer.start()
-        # Ends with the job, so that no timer thread outlives the worker.
-        threading.Thread(target=lambda: (desk.closed.wait(), killer.cancel()), daemon=True).start()
+        with desk.changed:
+            if self._killer is None and not desk.closed.is_set():
+                self._killer = threading.Timer(SHUTDOWN_S, self.runners[job.runner].kill)
+                self._killer.daemon = True
+                self._killer.start()
 
 
 class JobRunner(QObject):
     """Carries out jobs one at a time; further ones queue.
 
-    All signals come in the thread of this object. For every job that begins: `started`, any number of `reported`, `ended`.
-    A queued job that is dropped only makes the queue change.
+    All signals come in the thread of this object. For every job that begins: `started`, any number of `reported`,
+    `ended`. A queued job that is dropped only makes the queue change.
     """
 
     started = Signal(object)  # Job
@@ -373,6 +382,8 @@ class JobRunner(QObject):
         self._worker: _Worker | None = None
         self._idle_s = idle_s
         self._current: Job | None = None
+        #: Started, and neither dropped nor known to this thread to have ended.
+        self._open: list[Job] = []
         self._paused = False
         self._last_delivery = 0.0
         self._timer = QTimer(self)
@@ -387,8 +398,8 @@ class JobRunner(QObject):
 
     @property
     def queue(self) -> tuple[Job, ...]:
-        """The jobs that wait."""
-        return tuple(self._desk.waiting)
+        """The jobs that wait; also one that the worker has begun but that was not announced yet."""
+        return tuple(job for job in self._open if job is not self._current)
 
     @property
     def paused(self) -> bool:
@@ -405,6 +416,7 @@ class JobRunner(QObject):
         desk = self._desk
         if desk.closing:
             return
+        self._open.append(job)
         with desk.changed:
             desk.waiting.append(job)
             desk.changed.notify_all()
@@ -419,6 +431,7 @@ class JobRunner(QObject):
             waits = job in self._desk.waiting
             if waits:
                 self._desk.waiting.remove(job)
+                self._open.remove(job)
             current = self._desk.current
         if not waits and current is not None and current[0] is job:
             current[1].ask("stop")
@@ -488,5 +501,6 @@ class JobRunner(QObject):
             self.reported.emit(job, item)
         else:
             self._current, self._paused = None, False
+            self._open.remove(job)
             self.ended.emit(job, item)
             self.changed.emit()

@@ -1,7 +1,7 @@
 """What is open, chosen and running: the one object that every panel is handed. Evented, without Qt.
 
-The workspace knows no layer and no widget. Panels call its actions and listen to its signals; the work itself is done by the
-two runners it is given (see `worker.JobRunner`): one for long jobs, one for quick ones such as opening a case.
+The workspace knows no layer and no widget. Panels call its actions and listen to its signals; the work itself is done
+by the two runners it is given (see `worker.JobRunner`): one for long jobs, one for quick ones such as opening a case.
 """
 
 from __future__ import annotations

@@ -1,0 +1,380 @@
+"""The Data page: choose a dataset, see its cases and its problems, open a case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QModelIndex, Qt
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QButtonGroup,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLineEdit,
+    QMessageBox,
+    QPlainTextEdit,
+    QPushButton,
+    QSizePolicy,
+    QTableView,
+    QWidget,
+)
+
+from ..events import Event, Finished
+from .case_table import CASE, DICE, MODALITIES, PREDICTION, STATE, TRUTH, CaseFilter, CaseTable
+from .layers import PLANES, orientation_note
+from .saving import save_all_or_tell
+from .session import session_for
+from .widgets import EmptyState, MainButton, Panel, Section, quiet_label, swatches
+from .work import Job
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+
+    from ..cases.dataset import Dataset, Problem
+    from ..volumes.geometry import Geometry
+    from .workspace import Workspace
+
+#: Number of made-up cases in the sample study.
+SAMPLE_CASES = 8
+
+
+class DataPanel(Panel):
+    """The Data page of a viewer."""
+
+    def __init__(self, workspace: Workspace, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(workspace, viewer, parent)
+        session = session_for(viewer)
+        self._view, self._saver = session.view, session.saver
+        self._opens_after_saving: str | None = None
+        self._checked: tuple[Problem, ...] = ()
+        self._sample: tuple[Job, Path] | None = None
+        self.setAcceptDrops(True)
+        self._build()
+        self.set_empty_state(
+            EmptyState(
+                "Open a dataset folder, or try the sample study",
+                "Brain tumour folders (BraTS), Decathlon folders, and images/ with labels/ are understood. "
+                "You can also drop a folder here.",
+                (
+                    ("Open folder…", "Choose the folder that holds the cases", self.choose_folder),
+                    (
+                        "Try the sample study",
+                        f"Make {SAMPLE_CASES} brain studies with a tumour in your home folder, and open them",
+                        self.open_sample,
+                    ),
+                ),
+            )
+        )
+        workspace.dataset_changed.connect(self._show_dataset)
+        workspace.case_changed.connect(self._show_case)
+        workspace.job_event.connect(self._take_event)
+        self._saver.saved.connect(self._after_saving)
+        self._saver.failed.connect(self._after_failed_saving)
+        self._show_dataset()
+        self._show_case()
+
+    # What the page is made of
+
+    def _build(self) -> None:
+        self._folder = QComboBox()
+        self._folder.setToolTip("The open dataset; the list holds those that were open before")
+        self._folder.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._folder.activated.connect(self._open_recent)
+        choose = QPushButton("Open…")
+        choose.setToolTip("Choose another dataset folder; you can also drop one on this page")
+        choose.clicked.connect(lambda _=False: self.choose_folder())
+        top = QHBoxLayout()
+        top.addWidget(self._folder, 1)
+        top.addWidget(choose)
+        self.body.addLayout(top)
+
+        self._facts = quiet_label()
+        self._facts.setToolTip("What was found in the folder")
+        self._labels = quiet_label()
+        self._labels.setToolTip("The classes of the dataset and their colours, the same everywhere")
+        self.body.addWidget(self._facts)
+        self.body.addWidget(self._labels)
+        self.body.addWidget(self._build_problems())
+
+        self._table = CaseTable(self.workspace)
+        self._filter = CaseFilter(self._table)
+        line = QHBoxLayout()
+        self._words = QLineEdit()
+        self._words.setPlaceholderText("Filter cases")
+        self._words.setClearButtonEnabled(True)
+        self._words.setToolTip("Show only cases whose name, images or state hold these words")
+        self._words.textChanged.connect(self._filter.set_words)
+        self._check = QPushButton("Check")
+        self._check.setToolTip(
+            "Read every file of every case and list everything that is wrong; runs in the background"
+        )
+        self._check.clicked.connect(self.check)
+        line.addWidget(self._words, 1)
+        line.addWidget(self._check)
+        self.body.addLayout(line)
+        self.body.addWidget(self._build_table(), 1)
+        self.body.addLayout(self._build_buttons())
+        self._geometry = quiet_label()
+        self._geometry.setToolTip("The grid of the open case: voxels, their size, and where the voxel axes point to")
+        self.body.addWidget(self._geometry)
+        self.body.addLayout(self._build_planes())
+
+    def _build_problems(self) -> QWidget:
+        self._problems = Section("Problems", tooltip="What is odd about the folder, all at once")
+        self._problem_list = QPlainTextEdit()
+        self._problem_list.setReadOnly(True)
+        self._problem_list.setToolTip("All problems, one a line, to read or to copy")
+        self._problem_list.setMaximumHeight(140)
+        self._problems.body.addWidget(self._problem_list)
+        return self._problems
+
+    def _build_table(self) -> QTableView:
+        view = self._cases = QTableView()
+        view.setModel(self._filter)
+        view.setSortingEnabled(True)
+        view.sortByColumn(CASE, Qt.SortOrder.AscendingOrder)
+        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        view.setShowGrid(False)
+        view.setAlternatingRowColors(True)
+        view.setWordWrap(False)
+        view.setMinimumHeight(160)
+        view.verticalHeader().hide()
+        view.verticalHeader().setDefaultSectionSize(24)
+        header = view.horizontalHeader()
+        header.setMinimumSectionSize(36)
+        header.setHighlightSections(False)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        header.setSectionResizeMode(CASE, QHeaderView.ResizeMode.Stretch)
+        for column, width in ((MODALITIES, 78), (TRUTH, 46), (PREDICTION, 46), (DICE, 46), (STATE, 68)):
+            view.setColumnWidth(column, width)
+        view.doubleClicked.connect(self._open_index)
+        enter = QShortcut(QKeySequence(Qt.Key.Key_Return), view)
+        enter.setContext(Qt.ShortcutContext.WidgetShortcut)
+        enter.activated.connect(lambda: self._open_index(view.currentIndex()))
+        view.selectionModel().selectionChanged.connect(self._enable_buttons)
+        return view
+
+    def _build_buttons(self) -> QHBoxLayout:
+        self._open = MainButton("Open case", "Show all images of the chosen case, its truth and its prediction")
+        self._open.clicked.connect(lambda _=False: self._open_index(self._cases.currentIndex()))
+        self._next = QPushButton("Next case")
+        self._next.setToolTip("Open the case below the open one in the table")
+        self._next.clicked.connect(lambda _=False: self.open_next())
+        self._close = QPushButton("Close case")
+        self._close.setToolTip("Take the layers of the open case away")
+        self._close.clicked.connect(lambda _=False: self._leave_for(""))
+        line = QHBoxLayout()
+        line.addWidget(self._open, 1)
+        line.addWidget(self._next)
+        line.addWidget(self._close)
+        return line
+
+    def _build_planes(self) -> QHBoxLayout:
+        line = QHBoxLayout()
+        line.setSpacing(0)
+        self._planes = QButtonGroup(self)
+        for name in PLANES:
+            button = QPushButton(name.capitalize())
+            button.setCheckable(True)
+            button.setToolTip(f"Show {name} slices as radiologists read them (Shift+{name[0].upper()})")
+            button.clicked.connect(lambda _=False, name=name: self._view.show_plane(name))
+            self._planes.addButton(button)
+            line.addWidget(button)
+        self.viewer.dims.events.order.connect(self._show_plane_choice)
+        self._show_plane_choice()
+        return line
+
+    # Datasets
+
+    def choose_folder(self) -> None:
+        """Let the user choose a dataset folder."""
+        before = self.workspace.recent[0] if self.workspace.recent else Path.home()
+        chosen = QFileDialog.getExistingDirectory(self, "Open a dataset folder", str(before))
+        if chosen:
+            self.open_folder(Path(chosen))
+
+    def open_folder(self, path: Path) -> None:
+        """Open a dataset, after the question about unsaved edits."""
+        if self._may_leave(None):
+            self.messages.clear()
+            self.workspace.open_dataset(path)
+
+    def open_sample(self) -> None:
+        """Open the made-up study; make it first if it is not there."""
+        folder = Path.home() / "napari-seg3d" / "sample study"
+        if folder.is_dir() and any(folder.iterdir()):
+            self.open_folder(folder)
+            return
+        job = Job(
+            "Making the sample study",
+            "napari_seg3d.cases.phantoms:write_phantom_dataset",
+            {"folder": folder, "count": SAMPLE_CASES},
+            kind="sample",
+        )
+        self._sample = job, folder
+        self.workspace.start(job)
+
+    def _open_recent(self, index: int) -> None:
+        path = self._folder.itemData(index)
+        if path is not None and (self.workspace.dataset is None or Path(path) != Path(self.workspace.dataset.root)):
+            self.open_folder(Path(path))
+
+    def _show_dataset(self) -> None:
+        dataset = self.workspace.dataset
+        self._checked = ()
+        self.show_empty(dataset is None)
+        self._folder.clear()
+        for path in self.workspace.recent:
+            self._folder.addItem(f"{path.name}  ({path.parent})", str(path))
+            self._folder.setItemData(self._folder.count() - 1, str(path), Qt.ItemDataRole.ToolTipRole)
+        if dataset is None:
+            return
+        self._facts.setText(_facts(dataset))
+        self._labels.setText(swatches((label.name, label.color) for label in dataset.table))
+        self._labels.setVisible(len(dataset.table) > 0)
+        self._show_problems(dataset.problems)
+        if dataset.cases:
+            self._cases.selectRow(0)
+        several = len(dataset.modalities) > 1
+        self._cases.setColumnHidden(MODALITIES, not several)
+        self._enable_buttons()
+
+    def _show_problems(self, problems: tuple[Problem, ...], *, checked: bool = False) -> None:
+        self._problems.setVisible(bool(problems))
+        self._problems.set_title(f"⚠ {len(problems)} problem{'s' if len(problems) != 1 else ''}")
+        self._problem_list.setPlainText("\n".join(f"{problem.path.name}: {problem.message}" for problem in problems))
+        self._problems.set_open(checked and bool(problems))
+
+    def check(self) -> None:
+        """Read every case in the background and list all problems."""
+        if self.workspace.dataset is not None:
+            kwargs = {"dataset": self.workspace.dataset}
+            self.workspace.start(
+                Job("Checking the cases", "napari_seg3d.cases.check:check_cases", kwargs, kind="check")
+            )
+
+    def _take_event(self, job: Job, event: Event) -> None:
+        if not isinstance(event, Finished):
+            return
+        dataset = self.workspace.dataset
+        if job.kind == "check" and dataset is not None and job.kwargs["dataset"] is dataset:
+            self._show_problems(tuple(dict.fromkeys((*dataset.problems, *event.result))), checked=True)
+            count = len(event.result)
+            text = f"All files of {len(dataset.cases)} cases were read: "
+            text += "nothing is wrong." if count == 0 else f"{count} problem{'s' if count > 1 else ''}, listed above."
+            self.messages.show_message("warning" if count else "info", text)
+        if self._sample is not None and job is self._sample[0]:
+            folder, self._sample = self._sample[1], None
+            self.open_folder(folder)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Accept folders and files."""
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what was dropped."""
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        if paths:
+            event.acceptProposedAction()
+            self.open_folder(paths[0])
+
+    # Cases
+
+    def _open_index(self, index: QModelIndex) -> None:
+        if index.isValid():
+            self._leave_for(self._table.case_id(self._filter.mapToSource(index).row()))
+
+    def open_next(self) -> None:
+        """Open the case below the open one, in the order of the table."""
+        row = self._table.row_of(self.workspace.case_id)
+        below = 0 if row is None else self._filter.mapFromSource(self._table.index(row, 0)).row() + 1
+        if below < self._filter.rowCount():
+            self._cases.selectRow(below)
+            self._open_index(self._filter.index(below, 0))
+
+    def _leave_for(self, case_id: str) -> None:
+        """Open another case, or none for an empty id, after the question about unsaved edits."""
+        if not self._may_leave(case_id):
+            return
+        self.messages.clear()
+        if case_id:
+            self.workspace.open_case(case_id)
+        else:
+            self.workspace.close_case()
+
+    def _may_leave(self, case_id: str | None) -> bool:
+        """Whether the open case may be closed now; otherwise it is, perhaps, after saving."""
+        unsaved = self._view.unsaved_layers()
+        if not unsaved:
+            return True
+        names = ", ".join(layer.name for layer in unsaved)
+        answer = self._ask(f"Edits of {names} are not saved.")
+        if answer == QMessageBox.StandardButton.Save:
+            self._opens_after_saving = case_id
+            save_all_or_tell(self._saver, self._view, self.workspace)
+        return bool(answer == QMessageBox.StandardButton.Discard)
+
+    def _ask(self, text: str) -> Any:
+        box = QMessageBox(self)
+        box.setWindowTitle("Unsaved edits")
+        box.setText(text)
+        box.setInformativeText("Save them as a new correction before the case is closed?")
+        buttons = QMessageBox.StandardButton
+        box.setStandardButtons(buttons.Save | buttons.Discard | buttons.Cancel)
+        box.setDefaultButton(buttons.Save)
+        return box.exec()
+
+    def _after_saving(self, _layer: object, _path: Path) -> None:
+        if self._opens_after_saving is not None and not self._view.unsaved_layers():
+            case_id, self._opens_after_saving = self._opens_after_saving, None
+            self._leave_for(case_id)
+
+    def _after_failed_saving(self, *_: object) -> None:
+        self._opens_after_saving = None
+
+    def _show_case(self) -> None:
+        case = self.workspace.case
+        self._geometry.setText("" if case is None else _grid(case.geometry))
+        self._geometry.setVisible(case is not None)
+        for button in self._planes.buttons():
+            button.setEnabled(case is not None)
+        row = self._table.row_of(self.workspace.case_id)
+        if row is not None:
+            self._cases.setCurrentIndex(self._filter.mapFromSource(self._table.index(row, 0)))
+        self._enable_buttons()
+
+    def _enable_buttons(self) -> None:
+        self._open.setEnabled(self._cases.currentIndex().isValid())
+        self._next.setEnabled(self._filter.rowCount() > 0)
+        self._close.setEnabled(self.workspace.case is not None)
+
+    def _show_plane_choice(self) -> None:
+        shown = tuple(axis - self.viewer.dims.ndim + 3 for axis in self.viewer.dims.order[-3:])
+        for button, order in zip(self._planes.buttons(), PLANES.values(), strict=True):
+            button.setChecked(shown == order)
+
+
+def _facts(dataset: Dataset) -> str:
+    """Say in one line what a dataset is: layout, number of cases, modalities, classes."""
+    cases, labelled = len(dataset.cases), len(dataset.labelled)
+    counted = f"{cases} case{'s' if cases != 1 else ''}"
+    if labelled < cases:
+        counted += f" ({labelled} labelled)"
+    return " · ".join((dataset.layout, counted, ", ".join(dataset.modalities)))
+
+
+def _grid(geometry: Geometry) -> str:
+    """Say in one line what a grid is: "240×240×155 voxels of 1×1×1 mm, LPS"."""
+    voxels = "×".join(str(size) for size in geometry.shape)
+    spacing = "×".join(f"{size:.3g}" for size in geometry.spacing_mm)
+    note = orientation_note(geometry)
+    return f"{voxels} voxels of {spacing} mm, stored {geometry.orientation}" + (f". {note}" if note else "")

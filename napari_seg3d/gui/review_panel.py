@@ -1,0 +1,513 @@
+"""The Review page: how good a prediction is, where it is wrong, and saving it corrected."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Image, Labels, Layer
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QColor, QFont
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QToolButton,
+    QWidget,
+)
+
+from ..comparison.difference import DIFFERENCE_TABLE, Disagreement, disagreements, slice_profile
+from ..comparison.surface import DEFINITIONS
+from ..errors import Seg3dError
+from ..events import Event, Finished
+from .layers import (
+    adopt,
+    difference_layer,
+    label_map_of,
+    on_screen,
+    origin_or_none,
+    prediction_layer,
+    snapshot,
+    voxel_on_screen,
+)
+from .profile_strip import ProfileStrip
+from .session import session_for
+from .tasks import Comparison
+from .widgets import EmptyState, MainButton, Panel, quiet_label, swatches
+from .work import Job
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from ..comparison.report import LabelScores, Scores
+    from ..volumes.geometry import Geometry
+    from .workspace import Workspace
+
+#: Milliseconds without a stroke after which distances are measured; overlap is counted at once.
+IDLE_MS = 1500
+_HEADS = (
+    ("Label", "The class, or the region of several classes"),
+    ("Dice", "Overlap, 0 to 1; 1 where both are empty"),
+    ("IoU", "Intersection over union, 0 to 1"),
+    ("HD95\nmm", "95th percentile of the Hausdorff distance in mm"),
+    ("Mean\nmm", "Mean distance of the surfaces in mm"),
+    ("Pred.\nml", "Predicted volume in ml"),
+    ("Truth\nml", "True volume in ml"),
+    ("Δ\nml", "Predicted minus true volume in ml"),
+)
+
+
+class ReviewPanel(Panel):
+    """The Review page of a viewer."""
+
+    def __init__(self, workspace: Workspace, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(workspace, viewer, parent)
+        session = session_for(viewer)
+        self._view, self._saver = session.view, session.saver
+        self._job: Job | None = None
+        self._comparison: Comparison | None = None
+        self._geometry: Geometry | None = None
+        self._places: tuple[Disagreement, ...] = ()
+        self._place = -1
+        self._difference: Labels | None = None
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(IDLE_MS)
+        self._idle.timeout.connect(lambda: self._compare(surface=True))
+        self._build()
+        self.set_empty_state(
+            EmptyState(
+                "Nothing to review yet",
+                "Open a case on the Data page and predict it, or add a labels layer to the viewer. "
+                "Two labels layers on one grid can be compared.",
+            )
+        )
+        viewer.layers.events.inserted.connect(self._list_layers)
+        viewer.layers.events.removed.connect(self._list_layers)
+        viewer.dims.events.current_step.connect(self._mark_slice)
+        viewer.dims.events.order.connect(self._show_profile)
+        workspace.job_event.connect(self._take_event)
+        workspace.unsaved_changed.connect(self._show_unsaved)
+        self._view.edited.connect(self._after_edit)
+        self._saver.saved.connect(self._after_saving)
+        self._saver.failed.connect(self._after_failed_saving)
+        self._list_layers()
+
+    # What the page is made of
+
+    def _build(self) -> None:
+        self._predicted = self._layer_choice("The labels to judge and to correct")
+        self._truth = self._layer_choice("The labels to compare with")
+        copy = QPushButton("Edit a copy")
+        copy.setToolTip("Make a layer with the same labels that can be painted on; the truth itself stays locked")
+        copy.clicked.connect(lambda _=False: self.edit_copy())
+        grid = QGridLayout()
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(QLabel("Prediction"), 0, 0)
+        grid.addWidget(self._predicted, 0, 1, 1, 2)
+        grid.addWidget(QLabel("Truth"), 1, 0)
+        grid.addWidget(self._truth, 1, 1)
+        grid.addWidget(copy, 1, 2)
+        self.body.addLayout(grid)
+        self.body.addWidget(self._build_scores())
+        self._note = quiet_label()
+        self.body.addWidget(self._note)
+        self._build_difference()
+        self.body.addStretch(1)
+        self._unsaved = quiet_label()
+        self.body.addWidget(self._unsaved)
+        self._save = MainButton(
+            "Save correction",
+            "Write the predicted labels as a new version with the source's geometry, and read it again",
+        )
+        self._save.clicked.connect(lambda _=False: self.save())
+        save_as = QPushButton("Save as…")
+        save_as.setToolTip("Write the predicted labels to a file of your choice, never over an original")
+        save_as.clicked.connect(lambda _=False: self.save_as())
+        line = QHBoxLayout()
+        line.addWidget(self._save, 1)
+        line.addWidget(save_as)
+        self.body.addLayout(line)
+        self._show_unsaved()
+
+    def _layer_choice(self, tooltip: str) -> QComboBox:
+        choice = QComboBox()
+        choice.setToolTip(tooltip)
+        choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        choice.activated.connect(lambda _: self._compare(surface=True))
+        return choice
+
+    def _build_scores(self) -> QTableWidget:
+        table = self._scores = QTableWidget(0, len(_HEADS))
+        for column, (name, tooltip) in enumerate(_HEADS):
+            item = QTableWidgetItem(name)
+            item.setToolTip(tooltip)
+            table.setHorizontalHeaderItem(column, item)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        table.setShowGrid(False)
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(22)
+        header = table.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setSectionsClickable(False)
+        header.setMinimumSectionSize(30)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for column in range(1, len(_HEADS)):
+            table.setColumnWidth(column, 40)
+        return table
+
+    def _build_difference(self) -> None:
+        self._show_difference = QCheckBox("Show the difference")
+        self._show_difference.setToolTip("Add a layer that shows where and how prediction and truth disagree")
+        self._show_difference.toggled.connect(self._toggle_difference)
+        self._legend = quiet_label()
+        self._legend.setToolTip("How much is missed, added, or of another class than in the truth")
+        self._strip = ProfileStrip()
+        self._strip.slice_wanted.connect(self._go_to_slice)
+        self._back = self._arrow(Qt.ArrowType.LeftArrow, "Go to the disagreement before, larger one", -1)
+        self._on = self._arrow(Qt.ArrowType.RightArrow, "Go to the next smaller disagreement", 1)
+        self._where = quiet_label()
+        self._where.setToolTip("Connected places where both disagree, the largest first")
+        line = QHBoxLayout()
+        line.addWidget(self._where, 1)
+        line.addWidget(self._back)
+        line.addWidget(self._on)
+        self.body.addWidget(self._show_difference)
+        self.body.addWidget(self._legend)
+        self.body.addWidget(self._strip)
+        self.body.addLayout(line)
+
+    def _arrow(self, arrow: Qt.ArrowType, tooltip: str, step: int) -> QToolButton:
+        button = QToolButton()
+        button.setArrowType(arrow)
+        button.setToolTip(tooltip)
+        button.clicked.connect(lambda _=False: self._go_to_place(step))
+        return button
+
+    # Which layers
+
+    def _list_layers(self) -> None:
+        layers = [layer for layer in self.viewer.layers if isinstance(layer, Labels) and _role(layer) != "difference"]
+        for layer in layers:
+            # Connecting again is harmless: napari keeps one connection of a method.
+            layer.events.name.connect(self._list_layers)
+        before = (self.predicted_layer, self.truth_layer)
+        predictions = [layer for layer in layers if _role(layer) != "truth"]
+        truths = [layer for layer in layers if _role(layer) == "truth"]
+        newest = predictions[-1] if predictions else None
+        self._fill(self._predicted, layers, before[0] if before[0] in predictions else newest)
+        self._fill(self._truth, layers, before[1] or (truths[0] if truths else None))
+        self.show_empty(not layers)
+        if self._difference is not None and self._difference not in self.viewer.layers:
+            self._difference = None
+            self._show_difference.setChecked(False)
+        if (self.predicted_layer, self.truth_layer) != before:
+            self._compare(surface=True)
+
+    @staticmethod
+    def _fill(choice: QComboBox, layers: list[Labels], chosen: Labels | None) -> None:
+        choice.clear()
+        choice.addItem("–", None)
+        for layer in reversed(layers):
+            choice.addItem(layer.name, layer)
+        if chosen in layers:
+            choice.setCurrentIndex(len(layers) - layers.index(chosen))
+
+    @property
+    def predicted_layer(self) -> Labels | None:
+        """The layer that is judged, corrected and saved."""
+        return self._predicted.currentData()
+
+    @property
+    def truth_layer(self) -> Labels | None:
+        """The layer that it is compared with."""
+        return self._truth.currentData()
+
+    def edit_copy(self) -> None:
+        """Add a layer with the labels of the truth that can be painted on, and choose it as the one to correct."""
+        truth = self.truth_layer
+        if truth is None:
+            return
+        origin = origin_or_none(truth)
+        try:
+            layer = prediction_layer(
+                label_map_of(truth), name=f"{truth.name} (edited)", case_id="" if origin is None else origin.case_id
+            )
+        except Seg3dError as error:
+            self.messages.show_message("error", str(error))
+            return
+        self.viewer.add_layer(layer)
+        self.viewer.layers.selection.active = layer
+        self._fill(
+            self._predicted, [self._predicted.itemData(i) for i in range(self._predicted.count() - 1, 0, -1)], layer
+        )
+        self._compare(surface=True)
+
+    def _adopt(self, layer: Labels) -> None:
+        """Let a layer of the user's stand on the grid of the shown images."""
+        if origin_or_none(layer) is None:
+            images = [other for other in self.viewer.layers if isinstance(other, Image) and origin_or_none(other)]
+            if images:
+                adopt(layer, images[0])
+                self._view.watch(layer)
+
+    # Comparing
+
+    def _compare(self, *, surface: bool) -> None:
+        predicted, truth = self.predicted_layer, self.truth_layer
+        self._save.setEnabled(predicted is not None and _role(predicted) != "truth")
+        if self._job is not None:
+            self.workspace.quick.drop(self._job)
+            self._job = None
+        if predicted is None or truth is None or predicted is truth:
+            self._show(None)
+            self._note.setText("Choose two labels layers to compare." if truth is None or predicted is None else "")
+            return
+        try:
+            for layer in (predicted, truth):
+                self._adopt(layer)
+            predicted_map, truth_map = snapshot(predicted), snapshot(truth)
+        except Seg3dError as error:
+            self._show(None)
+            self._note.setText(str(error))
+            return
+        self._geometry = truth_map.geometry
+        case_id = self.workspace.case_id or truth.name
+        kwargs = {"predicted": predicted_map, "truth": truth_map, "case": case_id, "surface": surface}
+        self._job = Job("Comparing", "napari_seg3d.gui.tasks:compare_maps", kwargs, "thread", "compare", quick=True)
+        self.workspace.start(self._job)
+
+    def _take_event(self, job: Job, event: Event) -> None:
+        if job is self._job and isinstance(event, Finished):
+            self._job = None
+            self._show(event.result)
+
+    def _after_edit(self, layer: Layer) -> None:
+        if layer in (self.predicted_layer, self.truth_layer):
+            self._compare(surface=False)
+            self._idle.start()
+
+    # Showing
+
+    def _show(self, comparison: Comparison | None) -> None:
+        self._comparison = comparison
+        shown = comparison is not None and self._geometry is not None
+        for widget in (
+            self._scores,
+            self._show_difference,
+            self._legend,
+            self._strip,
+            self._where,
+            self._back,
+            self._on,
+        ):
+            widget.setVisible(shown)
+        if comparison is None or self._geometry is None:
+            self._remove_difference()
+            return
+        self._show_scores(comparison.scores)
+        counts = np.bincount(comparison.difference.ravel(order="K"), minlength=4)
+        ml = self._geometry.voxel_volume_ml
+        self._legend.setText(
+            swatches((f"{label.name} {counts[label.value] * ml:.2f} ml", label.color) for label in DIFFERENCE_TABLE)
+        )
+        self._places = disagreements(comparison.difference, self._geometry)
+        self._place = -1
+        self._show_place()
+        self._show_profile()
+        self._update_difference()
+
+    def _show_scores(self, scores: Scores) -> None:
+        rows = [*scores.by_label, *scores.by_region]
+        self._scores.setRowCount(len(rows) + 1)
+        for row, score in enumerate(rows):
+            self._set_row(row, score)
+        bold = QFont(self._scores.font())
+        bold.setBold(True)
+        for column in range(len(_HEADS)):
+            text = {0: "mean of labels", 1: _number(scores.mean_dice, 2)}.get(column, "")
+            item = _cell(text, column)
+            item.setFont(bold)
+            self._scores.setItem(len(scores.by_label), column, item)
+        header = self._scores.horizontalHeader().sizeHint().height()
+        self._scores.setFixedHeight(header + 22 * self._scores.rowCount() + 4)
+        self._scores.setToolTip(DEFINITIONS)
+        absent = [score.name for score in rows if score.absent]
+        notes = [*scores.notes]
+        if absent:
+            notes.append(f"Absent in both, Dice 1: {', '.join(absent)}.")
+        self._note.setText(" ".join(notes))
+        self._note.setVisible(bool(notes))
+
+    def _set_row(self, row: int, score: LabelScores) -> None:
+        # Regions stand below the mean of the labels.
+        row += score.is_region
+        texts = (
+            score.name,
+            _number(score.dice, 2),
+            _number(score.iou, 2),
+            _number(score.hd95_mm, 1),
+            _number(score.mean_surface_mm, 2),
+            _volume(score.predicted_ml),
+            _volume(score.truth_ml),
+            _volume(score.difference_ml, signed=True),
+        )
+        for column, text in enumerate(texts):
+            self._scores.setItem(row, column, _cell(text, column))
+        self._scores.item(row, 0).setText(f"■ {score.name}")
+        self._scores.item(row, 0).setForeground(QColor(score.color))
+        self._scores.item(row, 0).setToolTip(f"{score.name} ({', '.join(str(value) for value in score.values)})")
+
+    def _toggle_difference(self, show: bool) -> None:
+        if show:
+            self._update_difference()
+        else:
+            self._remove_difference()
+
+    def _update_difference(self) -> None:
+        comparison, geometry = self._comparison, self._geometry
+        if comparison is None or geometry is None or not self._show_difference.isChecked():
+            return
+        if self._difference is None:
+            self._difference = difference_layer(comparison.difference, geometry, case_id=self.workspace.case_id or "")
+            active = self.viewer.layers.selection.active
+            self.viewer.add_layer(self._difference)
+            # The user goes on with the layer he was painting on.
+            self.viewer.layers.selection.active = active
+        else:
+            self._difference.data = on_screen(comparison.difference, geometry)
+
+    def _remove_difference(self) -> None:
+        layer, self._difference = self._difference, None
+        if layer is not None and layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+
+    # Going to where they disagree
+
+    def _axis(self) -> int:
+        """The layer axis (0 I, 1 P, 2 L) along which the viewer's slider goes."""
+        dims = self.viewer.dims
+        return int(dims.order[dims.ndim - 3]) - dims.ndim + 3 if dims.ndim >= 3 else 0
+
+    def _show_profile(self) -> None:
+        if self._comparison is not None and self._geometry is not None:
+            self._strip.set_profile(slice_profile(on_screen(self._comparison.difference, self._geometry), self._axis()))
+            self._mark_slice()
+
+    def _mark_slice(self) -> None:
+        dims = self.viewer.dims
+        if dims.ndim >= 3:
+            self._strip.set_current(int(dims.current_step[self._axis() + dims.ndim - 3]))
+
+    def _go_to_slice(self, index: int) -> None:
+        self.viewer.dims.set_current_step(self._axis() + self.viewer.dims.ndim - 3, index)
+
+    def _go_to_place(self, step: int) -> None:
+        if not self._places or self._geometry is None:
+            return
+        self._place = min(max(self._place + step, 0), len(self._places) - 1)
+        place = self._places[self._place]
+        voxel = voxel_on_screen(place.centre_voxel, self._geometry)
+        dims = self.viewer.dims
+        dims.set_current_step(tuple(range(dims.ndim - 3, dims.ndim)), tuple(int(index) for index in voxel))
+        layer = self.predicted_layer
+        if layer is not None:
+            self.viewer.camera.center = tuple(layer.data_to_world(voxel))
+        self._show_place()
+
+    def _show_place(self) -> None:
+        count = len(self._places)
+        if not count:
+            text = "No disagreement."
+        elif self._place < 0:
+            text = f"{count} place{'s' if count > 1 else ''} where they disagree"
+        else:
+            place = self._places[self._place]
+            text = f"{self._place + 1} of {count}: {place.what}, {_volume(place.volume_ml)} ml"
+        self._where.setText(text)
+        self._back.setEnabled(self._place > 0)
+        self._on.setEnabled(self._place < count - 1)
+
+    # Saving
+
+    def save(self) -> None:
+        """Save the judged layer as a new version of its case."""
+        layer = self.predicted_layer
+        if layer is None:
+            return
+        try:
+            self._adopt(layer)
+            self._saver.save_version(layer)
+        except Seg3dError as error:
+            self.messages.show_message("error", str(error))
+
+    def save_as(self) -> None:
+        """Save the judged layer to a file that the user chooses; Qt's dialogue asks before it replaces one."""
+        layer = self.predicted_layer
+        if layer is None:
+            return
+        folder = self.workspace.output or Path.home()
+        name = f"{self.workspace.case_id or layer.name}.nii.gz"
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save labels as", str(folder / name), "NIfTI (*.nii.gz *.nii)")
+        if not chosen:
+            return
+        path = Path(chosen if chosen.lower().endswith((".nii", ".nii.gz")) else f"{chosen}.nii.gz")
+        try:
+            self._adopt(layer)
+            # A name that got its ending here was not asked about.
+            self._saver.save_as(layer, path, overwrite=str(path) == chosen)
+        except Seg3dError as error:
+            self.messages.show_message("error", str(error))
+
+    def _after_saving(self, layer: Labels, path: Path) -> None:
+        self.messages.show_message(
+            "info",
+            f"Saved {path.parent.name}/{path.name}. Read again: identical to the layer {layer.name}, voxel for voxel, "
+            "on the same grid.",
+        )
+
+    def _after_failed_saving(self, layer: Labels, text: str, details: str) -> None:
+        self.messages.show_message("error", f"{layer.name} is not saved. {text}", details)
+
+    def _show_unsaved(self) -> None:
+        names = sorted(self.workspace.unsaved)
+        self._unsaved.setText(f"● Not saved: {', '.join(names)}" if names else "")
+        self._unsaved.setVisible(bool(names))
+
+
+def _role(layer: Layer) -> str:
+    origin = origin_or_none(layer)
+    return "" if origin is None else origin.role
+
+
+def _cell(text: str, column: int) -> QTableWidgetItem:
+    item = QTableWidgetItem(text)
+    if column:
+        item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+    return item
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if isnan(value) else f"{value:.{digits}f}"
+
+
+def _volume(ml: float, *, signed: bool = False) -> str:
+    """Volume with as many digits as fit a narrow column."""
+    digits = 2 if abs(ml) < 10 else 1 if abs(ml) < 100 else 0
+    return f"{ml:+.{digits}f}" if signed else f"{ml:.{digits}f}"
