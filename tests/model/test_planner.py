@@ -1,0 +1,129 @@
+"""The planner's rules, with nnU-Net's published plan as oracle where both agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_seg3d.cases.dataset import open_dataset, read_split
+from napari_seg3d.cases.fingerprint import fingerprint
+from napari_seg3d.cases.labels import regions_for
+from napari_seg3d.errors import ModelError, PlanError
+from napari_seg3d.events import result_of
+from napari_seg3d.model.planner import CPU_STEP_VOXELS, make_plan, pooling
+from napari_seg3d.model.recipes import plan_from_recipe, recipe_names, recipe_summary
+from napari_seg3d.volumes.volume import LabelTable
+
+
+@pytest.fixture(scope="module")
+def facts(tiny_case):
+    return result_of(fingerprint([tiny_case(i) for i in range(3)]))
+
+
+def scaled(facts, *, shape, spacing_mm):
+    """The same dataset with other grids, all in RAS order."""
+    cases = [replace(c, shape=shape, cropped_shape=shape, spacing_mm=s, orientation="RAS") for c, s in
+             zip(facts.cases, spacing_mm, strict=True)]  # fmt: skip
+    return replace(facts, cases=tuple(cases))
+
+
+def test_hippocampus_gets_nnunets_patch_and_depth(shared_data):
+    folder = shared_data / "Task04_Hippocampus"
+    dataset = open_dataset(folder)
+    train = read_split(folder / "benchmark_split.json", dataset).train
+    plan = make_plan(result_of(fingerprint(train)), device="cpu")
+    assert plan.patch_voxels == (40, 56, 40)  # nnU-Net's, see nnunet_baseline.json
+    assert len(plan.network.widths) == 4
+    assert plan.batch_size == 2
+    assert plan.spacing_mm == (1, 1, 1)
+    assert plan.augmentation.mirror == ()
+    assert [label.name for label in plan.labels] == ["Anterior", "Posterior"]
+
+
+def test_coarse_axes_are_pooled_later_and_get_flat_kernels():
+    strides, kernels = pooling((128, 128, 24), (0.5, 0.5, 5.0))
+    assert strides[:4] == [(1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 1)]
+    assert kernels[0] == (3, 3, 1)
+    assert kernels[-1] == (3, 3, 3)
+    assert np.prod(strides, axis=0)[2] <= 24 / 4
+
+
+def test_isotropic_patches_are_halved_until_four_voxels_remain():
+    strides, kernels = pooling((64, 64, 64), (1.0, 1.0, 1.0))
+    assert strides == [(1, 1, 1), *[(2, 2, 2)] * 4]
+    assert set(kernels) == {(3, 3, 3)}
+
+
+def test_the_target_spacing_is_the_median_but_finer_on_a_coarse_axis(facts):
+    fine = scaled(facts, shape=(200, 200, 20), spacing_mm=[(1, 1, 3.5), (1, 1, 6), (1, 1, 7)])
+    assert make_plan(fine, device="cpu").spacing_mm == pytest.approx((1, 1, 4.0), abs=0.01)
+    even = scaled(facts, shape=(100, 100, 90), spacing_mm=[(1, 1, 1), (1, 1, 1.2), (1, 1, 2)])
+    assert make_plan(even, device="cpu").spacing_mm == (1, 1, 1.2)
+
+
+@pytest.mark.parametrize("network", ["unet", "monai-unet", "unetr"])
+@pytest.mark.parametrize("shape", [(240, 240, 155), (31, 43, 24), (512, 512, 12), (9, 300, 40)])
+def test_any_dataset_gets_a_usable_plan(facts, network, shape):
+    plan = make_plan(scaled(facts, shape=shape, spacing_mm=[(1, 1, 1)] * 3), network=network, device="cpu")
+    assert np.prod(plan.patch_voxels) * 2 <= max(CPU_STEP_VOXELS * 1.05, 2 * 16**3)
+    assert all(size % d == 0 for size, d in zip(plan.patch_voxels, plan.network.divisor, strict=True))
+    assert {"network", "patch_voxels", "batch_size", "spacing_mm", "targets"} <= plan.reasons.keys()
+
+
+def test_whole_heads_are_mirrored_unless_a_label_has_a_side(facts):
+    heads = scaled(facts, shape=(150, 180, 150), spacing_mm=[(1, 1, 1)] * 3)
+    assert make_plan(heads, device="cpu").augmentation.mirror == ("left-right",)
+    label = replace(heads.table.labels[0], name="left hippocampus")
+    sided = replace(heads, table=replace(heads.table, labels=(label, heads.table.labels[1])))
+    assert make_plan(sided, device="cpu").augmentation.mirror == ()
+
+
+def test_fine_tuning_keeps_the_network_and_follows_the_new_labels(facts, tiny_plan):
+    start = tiny_plan()
+    other = replace(facts, modalities=("T2", "T1c"))
+    plan = make_plan(other, start=start, epochs=1, device="cpu")
+    assert plan.network == start.network
+    assert plan.modalities == ("T1c", "T2")  # what the model knows comes first
+    assert plan.learning_rate < start.learning_rate
+
+
+def test_wrong_choices_are_named(facts):
+    with pytest.raises(PlanError, match="fast, balanced, thorough"):
+        make_plan(facts, preset="quick", device="cpu")
+    with pytest.raises(ModelError, match="monai-unet"):
+        make_plan(facts, network="resnet", device="cpu")
+    with pytest.raises(PlanError, match="not both"):
+        make_plan(facts, epochs=3, budget_s=10, device="cpu")
+    with pytest.raises(PlanError, match="unet-brats"):
+        recipe_summary("nnunet")
+
+
+def test_the_brats_recipe_is_the_articles_where_a_whole_head_allows_it(facts):
+    plan = plan_from_recipe("unet-brats", scaled(facts, shape=(240, 240, 155), spacing_mm=[(1, 1, 1)] * 3))
+    assert plan.patch_voxels == (128, 128, 64)
+    assert plan.spacing_mm == (1.5, 1.5, 2.0)
+    assert (plan.optimizer, plan.learning_rate, plan.weight_decay, plan.epochs) == ("adamw", 1e-4, 1e-5, 170)
+    assert plan.network.widths == (16, 32, 64, 128, 256)
+    assert plan.validate_every == 5
+
+
+def test_the_brats_recipe_says_where_it_deviates(facts):
+    plan = plan_from_recipe("unet-brats", facts, epochs=2)
+    assert "dataset" in plan.reasons["spacing_mm"]
+    assert "cut" in plan.reasons["patch_voxels"]
+    assert plan.epochs == 2
+    assert recipe_names()[0] == "automatic"
+
+
+def test_regions_are_learned_where_they_tell_all_labels_apart(facts):
+    nested = replace(facts, table=LabelTable.from_names({1: "oedema", 2: "non-enhancing tumour", 3: "enhancing tumour"}))
+    nested = replace(nested, regions=regions_for(nested.table))
+    assert make_plan(nested, device="cpu").targets == "regions"
+    assert make_plan(nested, device="cpu", changes={"targets": "classes"}).targets == "classes"
+    # With necrosis beside the non-enhancing part, the core's two labels would come back as one.
+    names = {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}
+    merging = replace(nested, table=LabelTable.from_names(names), regions=regions_for(LabelTable.from_names(names)))
+    assert make_plan(merging, device="cpu").targets == "classes"
+    assert len(make_plan(merging, device="cpu", changes={"targets": "regions"}).regions) == 3
