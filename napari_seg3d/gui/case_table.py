@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CASE, MODALITIES, TRUTH, PREDICTION, DICE, STATE = range(6)
 _HEADS = (
     ("Case", "Name of the case"),
-    ("Images", "Which modalities the case has"),
+    ("Images", "How many of the dataset's modalities the case has"),
     ("Truth", "Whether there are labels to learn from and to compare with"),
     ("Pred.", "Whether there is a prediction"),
     ("Dice", "Mean Dice of the newest prediction against the truth, 0 to 1"),
@@ -78,7 +78,7 @@ class CaseTable(QAbstractTableModel):
             return index.row() if column == CASE else self._text(files, column)
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(files, column)
-        if role == Qt.ItemDataRole.TextAlignmentRole and column in (TRUTH, PREDICTION, DICE):
+        if role == Qt.ItemDataRole.TextAlignmentRole and column in (MODALITIES, TRUTH, PREDICTION, DICE):
             return int(Qt.AlignmentFlag.AlignCenter)
         return None
 
@@ -89,17 +89,22 @@ class CaseTable(QAbstractTableModel):
             return "" if dice is None else f"{dice:.2f}"
         return {
             CASE: files.id,
-            MODALITIES: ", ".join(files.modalities),
+            MODALITIES: f"{len(files.modalities)} of {len(self._modalities)}",
             TRUTH: "✓" if workspace.with_correction(files).best_truth else "–",
             PREDICTION: "✓" if files.id in workspace.predictions else "–",
             STATE: self._state(files),
         }[column]
 
+    @property
+    def _modalities(self) -> tuple[str, ...]:
+        dataset = self._workspace.dataset
+        return () if dataset is None else dataset.modalities
+
     def _state(self, files: CaseFiles) -> str:
         workspace = self._workspace
         if files.id == workspace.case_id:
             return "edited" if workspace.unsaved else "open"
-        missing = [name for name in workspace.dataset.modalities if name not in files.modalities]  # type: ignore[union-attr]
+        missing = [name for name in self._modalities if name not in files.modalities]
         if missing:
             return f"no {missing[0]}"
         return "corrected" if workspace.with_correction(files).corrected else ""
@@ -119,7 +124,7 @@ class CaseTable(QAbstractTableModel):
 
 
 class CaseFilter(QSortFilterProxyModel):
-    """Sorts in natural order and keeps the cases whose name, images or state hold every word that was typed."""
+    """Sorts in natural order and keeps the cases whose name or state hold every word that was typed."""
 
     def __init__(self, table: CaseTable) -> None:
         super().__init__()
@@ -136,5 +141,5 @@ class CaseFilter(QSortFilterProxyModel):
     def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:  # noqa: N802  # Qt's name
         """Whether a case is shown."""
         table = self.sourceModel()
-        text = " ".join(str(table.data(table.index(row, column))) for column in (CASE, MODALITIES, STATE)).lower()
+        text = " ".join(str(table.data(table.index(row, column))) for column in (CASE, STATE)).lower()
         return all(word in text for word in self._words)

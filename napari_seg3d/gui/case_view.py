@@ -137,7 +137,7 @@ class CaseView:
         viewer = self._viewer
         if viewer.dims.ndim < 3:
             return
-        viewer.camera.orientation = CAMERA
+        viewer.scene.camera.orientation = CAMERA
         viewer.dims.ndisplay = 2
         # The viewer may have more dimensions than the case, if other layers are open; the case's are the last three.
         before = viewer.dims.ndim - 3

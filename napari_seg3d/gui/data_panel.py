@@ -107,7 +107,7 @@ class DataPanel(Panel):
         self._words = QLineEdit()
         self._words.setPlaceholderText("Filter cases")
         self._words.setClearButtonEnabled(True)
-        self._words.setToolTip("Show only cases whose name, images or state hold these words")
+        self._words.setToolTip("Show only cases whose name or state hold these words")
         self._words.textChanged.connect(self._filter.set_words)
         self._check = QPushButton("Check")
         self._check.setToolTip(
@@ -139,11 +139,11 @@ class DataPanel(Panel):
         view.setSortingEnabled(True)
         view.sortByColumn(CASE, Qt.SortOrder.AscendingOrder)
         view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         view.setShowGrid(False)
-        view.setAlternatingRowColors(True)
+        view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         view.setWordWrap(False)
         view.setMinimumHeight(160)
         view.verticalHeader().hide()
@@ -153,13 +153,13 @@ class DataPanel(Panel):
         header.setHighlightSections(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(CASE, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((MODALITIES, 78), (TRUTH, 46), (PREDICTION, 46), (DICE, 46), (STATE, 68)):
+        for column, width in ((MODALITIES, 52), (TRUTH, 42), (PREDICTION, 42), (DICE, 42), (STATE, 60)):
             view.setColumnWidth(column, width)
         view.doubleClicked.connect(self._open_index)
         enter = QShortcut(QKeySequence(Qt.Key.Key_Return), view)
         enter.setContext(Qt.ShortcutContext.WidgetShortcut)
         enter.activated.connect(lambda: self._open_index(view.currentIndex()))
-        view.selectionModel().selectionChanged.connect(self._enable_buttons)
+        view.selectionModel().selectionChanged.connect(self._selection_changed)
         return view
 
     def _build_buttons(self) -> QHBoxLayout:
@@ -232,8 +232,10 @@ class DataPanel(Panel):
         self._checked = ()
         self.show_empty(dataset is None)
         self._folder.clear()
-        for path in self.workspace.recent:
-            self._folder.addItem(f"{path.name}  ({path.parent})", str(path))
+        recent = self.workspace.recent
+        names = [path.name for path in recent]
+        for path in recent:
+            self._folder.addItem(path.name if names.count(path.name) == 1 else str(path), str(path))
             self._folder.setItemData(self._folder.count() - 1, str(path), Qt.ItemDataRole.ToolTipRole)
         if dataset is None:
             return
@@ -352,6 +354,12 @@ class DataPanel(Panel):
             self._cases.setCurrentIndex(self._filter.mapFromSource(self._table.index(row, 0)))
         self._enable_buttons()
 
+    def _selection_changed(self) -> None:
+        rows = sorted(index.row() for index in self._cases.selectionModel().selectedRows())
+        ids = (self._table.case_id(self._filter.mapToSource(self._filter.index(row, 0)).row()) for row in rows)
+        self.workspace.select(tuple(ids))
+        self._enable_buttons()
+
     def _enable_buttons(self) -> None:
         self._open.setEnabled(self._cases.currentIndex().isValid())
         self._next.setEnabled(self._filter.rowCount() > 0)
@@ -369,7 +377,7 @@ def _facts(dataset: Dataset) -> str:
     counted = f"{cases} case{'s' if cases != 1 else ''}"
     if labelled < cases:
         counted += f" ({labelled} labelled)"
-    return " · ".join((dataset.layout, counted, ", ".join(dataset.modalities)))
+    return " · ".join((dataset.layout[:1].upper() + dataset.layout[1:], counted, ", ".join(dataset.modalities)))
 
 
 def _grid(geometry: Geometry) -> str:

@@ -49,6 +49,8 @@ class Seg3DDock(QWidget):
         self._tabs.setDocumentMode(True)
         self._tabs.tabBar().setExpanding(True)
         self._tabs.setUsesScrollButtons(False)
+        # napari's style leaves tabs too low for their text.
+        self._tabs.setStyleSheet("QTabBar::tab { min-height: 20px; padding: 4px 8px; }")
         for name, (_, _, tooltip) in PAGES.items():
             holder = QWidget()
             layout = QVBoxLayout(holder)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from napari.layers import Image, Labels, Layer
-from qtpy.QtCore import Qt, QTimer
+from napari.settings import get_settings
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QFont
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -27,7 +28,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..comparison.difference import DIFFERENCE_TABLE, Disagreement, disagreements, slice_profile
+from ..comparison.difference import DIFFERENCE_TABLE, Disagreement
 from ..comparison.surface import DEFINITIONS
 from ..errors import Seg3dError
 from ..events import Event, Finished
@@ -160,6 +161,10 @@ class ReviewPanel(Panel):
         table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         table.setShowGrid(False)
+        table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        table.setStyleSheet(f"font-size: {get_settings().appearance.font_size - 1}pt;")
+        table.setIconSize(QSize(10, 10))
+        table.setWordWrap(False)
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(22)
         header = table.horizontalHeader()
@@ -168,8 +173,8 @@ class ReviewPanel(Panel):
         header.setMinimumSectionSize(30)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column in range(1, len(_HEADS)):
-            table.setColumnWidth(column, 40)
+        for column, width in enumerate((32, 32, 35, 34, 34, 34, 39), start=1):
+            table.setColumnWidth(column, width)
         return table
 
     def _build_difference(self) -> None:
@@ -322,12 +327,10 @@ class ReviewPanel(Panel):
             self._remove_difference()
             return
         self._show_scores(comparison.scores)
-        counts = np.bincount(comparison.difference.ravel(order="K"), minlength=4)
         ml = self._geometry.voxel_volume_ml
-        self._legend.setText(
-            swatches((f"{label.name} {counts[label.value] * ml:.2f} ml", label.color) for label in DIFFERENCE_TABLE)
-        )
-        self._places = disagreements(comparison.difference, self._geometry)
+        parts = zip(comparison.profiles[0].sum(axis=0), DIFFERENCE_TABLE, strict=True)
+        self._legend.setText(swatches((f"{label.name} {count * ml:.2f} ml", label.color) for count, label in parts))
+        self._places = comparison.places
         self._place = -1
         self._show_place()
         self._show_profile()
@@ -341,7 +344,7 @@ class ReviewPanel(Panel):
         bold = QFont(self._scores.font())
         bold.setBold(True)
         for column in range(len(_HEADS)):
-            text = {0: "mean of labels", 1: _number(scores.mean_dice, 2)}.get(column, "")
+            text = {0: "Mean", 1: _number(scores.mean_dice, 2)}.get(column, "")
             item = _cell(text, column)
             item.setFont(bold)
             self._scores.setItem(len(scores.by_label), column, item)
@@ -370,8 +373,8 @@ class ReviewPanel(Panel):
         )
         for column, text in enumerate(texts):
             self._scores.setItem(row, column, _cell(text, column))
-        self._scores.item(row, 0).setText(f"■ {score.name}")
-        self._scores.item(row, 0).setForeground(QColor(score.color))
+        # Qt draws a colour as a square before the text.
+        self._scores.item(row, 0).setData(Qt.ItemDataRole.DecorationRole, QColor(score.color))
         self._scores.item(row, 0).setToolTip(f"{score.name} ({', '.join(str(value) for value in score.values)})")
 
     def _toggle_difference(self, show: bool) -> None:
@@ -407,7 +410,7 @@ class ReviewPanel(Panel):
 
     def _show_profile(self) -> None:
         if self._comparison is not None and self._geometry is not None:
-            self._strip.set_profile(slice_profile(on_screen(self._comparison.difference, self._geometry), self._axis()))
+            self._strip.set_profile(self._comparison.profiles[self._axis()])
             self._mark_slice()
 
     def _mark_slice(self) -> None:
@@ -426,10 +429,16 @@ class ReviewPanel(Panel):
         voxel = voxel_on_screen(place.centre_voxel, self._geometry)
         dims = self.viewer.dims
         dims.set_current_step(tuple(range(dims.ndim - 3, dims.ndim)), tuple(int(index) for index in voxel))
-        layer = self.predicted_layer
-        if layer is not None:
-            self.viewer.camera.center = tuple(layer.data_to_world(voxel))
+        if self.predicted_layer is not None:
+            self._bring_into_view(self.predicted_layer.data_to_world(voxel))
         self._show_place()
+
+    def _bring_into_view(self, point: Sequence[float]) -> None:
+        """Move the camera if a point of the world is not well inside the canvas."""
+        dims, camera = self.viewer.dims, self.viewer.scene.camera
+        away = [point[axis] - centre for axis, centre in zip(dims.order[-2:], camera.center[-2:], strict=True)]
+        if any(abs(mm) * camera.zoom > 0.4 * size for mm, size in zip(away, self.viewer.canvas.size, strict=True)):
+            camera.center = (camera.center[0], *(point[axis] for axis in dims.order[-2:]))
 
     def _show_place(self) -> None:
         count = len(self._places)

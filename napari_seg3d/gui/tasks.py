@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from ..cases.case import Case, CaseFiles
 from ..cases.corrections import save_correction
 from ..cases.dataset import open_dataset
-from ..comparison.difference import difference_map
+from ..comparison.difference import Disagreement, difference_map, disagreements, slice_profile
 from ..comparison.report import Scores, compare
 from ..errors import FileError, GeometryError, Seg3dError
 from ..events import Event, Finished, Progress, Saved, Warned, job
-from ..volumes.files import read_label_map, write_label_map
+from ..volumes.files import read_label_map, read_volume, write_label_map
 from ..volumes.volume import LabelMap
-from .layers import Display, display_range, warm_up
+from .layers import Display, display_range, on_screen, warm_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,16 @@ class OpenedCase:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Scores of a prediction, and the difference map (X, Y, Z) to its truth."""
+    """Scores of a prediction, and where it differs from its truth.
+
+    `difference` is the (X, Y, Z) difference map, `profiles` holds for each axis of the screen (I, P, L) the missed,
+    added and wrong-class voxels of every slice, `places` the connected disagreements, the largest first.
+    """
 
     scores: Scores
     difference: NDArray[np.uint8]
+    profiles: tuple[NDArray[np.int64], ...]
+    places: tuple[Disagreement, ...]
 
 
 @job
@@ -95,7 +101,10 @@ def compare_maps(predicted: LabelMap, truth: LabelMap, case: str, surface: bool)
     """Compare two label maps in memory; Finished.result = Comparison."""
     yield Progress("comparing", 0)
     scores = compare(predicted, truth, surface=surface, case=case)
-    yield Finished(Comparison(scores, difference_map(predicted.data, truth.data)))
+    difference = difference_map(predicted.data, truth.data)
+    shown = on_screen(difference, truth.geometry)
+    profiles = tuple(slice_profile(shown, axis) for axis in range(3))
+    yield Finished(Comparison(scores, difference, profiles, disagreements(difference, truth.geometry)))
 
 
 @job
@@ -132,3 +141,13 @@ def _check_identical(path: Path, label_map: LabelMap) -> None:
     same = np.array_equal(written.data, label_map.data) and written.geometry.same_grid(label_map.geometry)
     if not same:
         raise FileError(f"{path.name} was written but does not read back identical. Save it to another folder.")
+
+
+@job
+def read_volumes(paths: Sequence[Path]) -> Iterator[Event]:
+    """Read images; Finished.result = dict of path -> Volume."""
+    volumes = {}
+    for path in paths:
+        yield Progress("reading", len(volumes), len(paths))
+        volumes[path] = read_volume(path)
+    yield Finished(volumes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
+from napari.viewer import current_viewer
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QFrame,
@@ -38,12 +39,14 @@ if TYPE_CHECKING:
 NARROW = 360
 #: Colours of the message strip that are the same in all themes.
 LEVEL_COLOURS = {"info": "#3d7edb", "warning": "#e3a21a", "error": "#d9534f"}
-LEVEL_SIGNS = {"info": "ⓘ", "warning": "⚠", "error": "✕"}
+LEVEL_SIGNS = {"info": "i", "warning": "!", "error": "!"}
 
 
 def theme_colour(name: str) -> str:
-    """Return a colour of napari's current theme ("background", "foreground", "text", "current" …) as ``#rrggbb``."""
-    return str(getattr(get_theme(get_settings().appearance.theme), name).as_hex())
+    """Return a colour of the current viewer's theme ("background", "foreground", "text", "current" …), ``#rrggbb``."""
+    viewer = current_viewer()
+    theme = get_settings().appearance.theme if viewer is None else viewer.theme
+    return str(getattr(get_theme(theme), name).as_hex())
 
 
 def duration(seconds: float) -> str:
@@ -64,7 +67,10 @@ def quiet_label(text: str = "") -> QLabel:
 
 def swatches(entries: Iterable[tuple[str, str]]) -> str:
     """Return rich text of names, each behind a square of its colour."""
-    return " &nbsp; ".join(f'<span style="color:{colour}">■</span>&nbsp;{escape(name)}' for name, colour in entries)
+    parts = [
+        f'<span style="color:{colour}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}' for name, colour in entries
+    ]
+    return " &nbsp; ".join(parts)
 
 
 class MainButton(QPushButton):
@@ -83,7 +89,7 @@ class MainButton(QPushButton):
             self._restyle()
 
     def _restyle(self) -> None:
-        accent, text, faint = theme_colour("current"), "#ffffff", theme_colour("foreground")
+        accent, text, faint = theme_colour("current"), theme_colour("text"), theme_colour("foreground")
         style = (
             f"QPushButton {{ background-color: {accent}; color: {text}; font-weight: bold; padding: 6px 14px; }}"
             f"QPushButton:disabled {{ background-color: {faint}; color: {theme_colour('secondary')}; }}"
@@ -154,6 +160,8 @@ class MessageStrip(QFrame):
         super().__init__(parent)
         self.setObjectName("seg3d-message")
         self._sign = QLabel()
+        self._sign.setFixedSize(16, 16)
+        self._sign.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._text = QLabel()
         self._text.setWordWrap(True)
         self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -189,7 +197,9 @@ class MessageStrip(QFrame):
             f"QFrame#seg3d-message {{ border: 1px solid {colour}; border-left-width: 4px; border-radius: 3px; }}"
         )
         self._sign.setText(LEVEL_SIGNS[level])
-        self._sign.setStyleSheet(f"color: {colour}; font-weight: bold;")
+        self._sign.setStyleSheet(
+            f"background: {colour}; color: #ffffff; font-weight: bold; border-radius: 8px; padding: 0px;"
+        )
         self._text.setText(text)
         self._details.setPlainText(details)
         self._unfold.set_open(False)

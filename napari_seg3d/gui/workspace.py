@@ -147,6 +147,8 @@ class Workspace:
         Mean Dice of the newest prediction by case, where there is a truth.
     unsaved : frozenset of str
         Names of the layers with edits that are not saved.
+    selected : tuple of str
+        Cases that are marked in the table.
     """
 
     #: Another dataset is open, or none.
@@ -155,6 +157,8 @@ class Workspace:
     case_changed = Signal()
     #: Predictions, scores, runs or corrections are others than before.
     results_changed = Signal()
+    #: Other cases are marked in the table than before.
+    selection_changed = Signal()
     #: Which layers have unsaved edits.
     unsaved_changed = Signal()
     job_started = Signal(Job)
@@ -179,6 +183,7 @@ class Workspace:
         self.corrections: dict[str, Path] = {}
         self.scores: dict[str, float] = {}
         self.unsaved: frozenset[str] = frozenset()
+        self.selected: tuple[str, ...] = ()
         self._added_models: list[Path] = []
         self._scored: dict[Path, tuple[int, float]] = {}
         for runner in (jobs, quick):
@@ -260,6 +265,12 @@ class Workspace:
         self.case_id = None if self.case is None else self.case.id
         self.set_unsaved(frozenset())
         self.case_changed.emit()
+
+    def select(self, case_ids: tuple[str, ...]) -> None:
+        """Mark cases, for example to predict them."""
+        if case_ids != self.selected:
+            self.selected = case_ids
+            self.selection_changed.emit()
 
     def set_unsaved(self, names: frozenset[str]) -> None:
         """Tell which layers have edits that are not saved."""
