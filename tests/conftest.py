@@ -51,7 +51,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_case():
-    """Make small labelled cases: `tiny_case(number)` has two modalities and a nested structure, anisotropic and oblique."""
+    """Make small labelled cases, anisotropic and oblique: `tiny_case(number)` has two modalities and nested labels."""
     import numpy as np
     from nibabel.affines import from_matvec
     from scipy.ndimage import gaussian_filter
@@ -75,8 +75,7 @@ def tiny_case():
         flair = 100 * (truth > 0) + 40 * (truth == values[1]) + 40 * noise[0] + 300
         t1c = 150 * (truth == values[1]) + 40 * noise[1] + 200
         volumes = {
-            name: Volume(data.astype(np.float32), geometry, name)
-            for name, data in {"FLAIR": flair, "T1c": t1c}.items()
+            name: Volume(data.astype(np.float32), geometry, name) for name, data in {"FLAIR": flair, "T1c": t1c}.items()
         }
         table = LabelTable.from_names({values[0]: "oedema", values[1]: "enhancing tumour"})
         return Case(f"case{number:02d}", volumes, LabelMap(truth, geometry, table))

@@ -21,7 +21,7 @@ from torch.nn import functional
 from ..cases.case import Case
 from ..cases.fingerprint import foreground_mask
 from ..cases.labels import labels_from_regions
-from ..errors import LabelError, ModelError
+from ..errors import FileError, LabelError, ModelError
 from ..volumes.geometry import Geometry
 from ..volumes.resample import reoriented_geometry, resample_label_map, resample_volume, resampled_geometry
 from ..volumes.volume import LabelMap, Volume
@@ -115,12 +115,14 @@ def prepare(case: Case, plan: Plan) -> Prepared:
         If the case lacks one of the plan's modalities.
     LabelError
         If its truth has a value that the plan does not know.
+    FileError
+        If an image holds NaN or infinity.
     """
     check_modalities(case.id, tuple(case.modalities), plan)
     foreground = foreground_mask(case)
     grid = grid_for(case.geometry, plan, foreground)
     inside = np.asarray(grid.inside(foreground), dtype=bool)
-    channels = [_image(case.modalities[name], inside, grid, plan) for name in plan.modalities]
+    channels = [_image(case.id, case.modalities[name], inside, grid, plan) for name in plan.modalities]
     target = None if case.truth is None else _target(case.id, case.truth, grid, plan)
     return Prepared(np.stack(channels), target, grid)
 
@@ -192,10 +194,15 @@ def _logits_at(values: Tensor, grid: Grid) -> Tensor:
     return resized
 
 
-def _image(volume: Volume, inside: NDArray[np.bool_], grid: Grid, plan: Plan) -> NDArray[np.float32]:
+def _image(case_id: str, volume: Volume, inside: NDArray[np.bool_], grid: Grid, plan: Plan) -> NDArray[np.float32]:
     voxels = np.asarray(grid.inside(volume.data), dtype=np.float32)
     measured = voxels[inside] if plan.normalisation == "zscore-foreground" and inside.any() else voxels
     mean, deviation = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64))
+    if not np.isfinite(deviation):
+        # A single NaN would turn the whole image, and in training all weights, into NaN.
+        raise FileError(
+            f"Case {case_id}: {volume.name or 'an image'} holds NaN or infinity. Repair or leave out the case."
+        )
     voxels = (voxels - mean) / max(deviation, 1e-8)
     if plan.normalisation == "zscore-foreground":
         # The background's level says nothing about the patient; the foreground's mean is the neutral value.

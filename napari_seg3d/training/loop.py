@@ -184,8 +184,8 @@ def _learn(
         if not judged:
             yield Warned("There are no validation cases: the newest model is kept, and no Dice is known.")
         whole = True
-        if judged and learner.step and clock.time_to_validate(learner):  # stopped between a round and its validation
-            yield from _validate(run, learner, judged, clock)
+        if learner.step:  # a stop may have come between the last step of a round and its validation
+            yield from _end_of_round(run, learner, judged, clock)
         saved_at = time.monotonic()
         with closing(batches(cases, plan, learner.step, device)) as supply:
             while not clock.over(learner):
@@ -199,16 +199,13 @@ def _learn(
                     yield Warned(f"Step {learner.step} was left out: its loss was not a finite number.")
                 else:
                     yield Step(learner.step, learner.epoch, loss, rate, clock.elapsed_s, left, memory_mb(device))
-                if learner.step % plan.steps_per_epoch == 0:
-                    yield _round(learner, rate, clock)
-                    if judged and clock.time_to_validate(learner):
-                        yield from _validate(run, learner, judged, clock)
+                yield from _end_of_round(run, learner, judged, clock)
                 if learner.step % plan.steps_per_epoch == 0 or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                     learner.save(run)
                     saved_at = time.monotonic()
                     yield Saved(run.checkpoint, "checkpoint")
         if learner.epoch_losses:
-            yield _round(learner, learner.learning_rate(1.0), clock)
+            yield _round(learner, clock)
         if judged and learner.validated_step != learner.step:
             yield from _validate(run, learner, judged, clock)
         yield from _save_last(run, learner)
@@ -226,7 +223,16 @@ def _learn(
             torch.cuda.empty_cache()
 
 
-def _round(learner: Learner, rate: float, clock: _Clock) -> EpochDone:
+def _end_of_round(run: RunFolder, learner: Learner, judged: Sequence[StoredCase], clock: _Clock) -> Iterator[Event]:
+    if learner.step % learner.plan.steps_per_epoch:
+        return
+    if learner.epoch_losses:
+        yield _round(learner, clock)
+    if judged and clock.time_to_validate(learner):
+        yield from _validate(run, learner, judged, clock)
+
+
+def _round(learner: Learner, clock: _Clock) -> EpochDone:
     loss = float(np.mean(learner.epoch_losses)) if learner.epoch_losses else float("nan")
     learner.epoch_losses = []
     learner.epoch += 1
@@ -234,7 +240,7 @@ def _round(learner: Learner, rate: float, clock: _Clock) -> EpochDone:
         learner.epoch,
         learner.plan.epochs,
         loss,
-        rate,
+        learner.learning_rate(clock.progress(learner)),
         learner.step,
         clock.elapsed_s,
         clock.seconds_left(learner),

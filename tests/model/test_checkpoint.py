@@ -76,7 +76,7 @@ def test_no_flipped_bit_goes_unnoticed(model_file, tmp_path):
 def test_truncated_files_are_refused(model_file, keep):
     whole = model_file.read_bytes()
     model_file.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    with pytest.raises(ModelError, match="model.safetensors"):
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_model(model_file)
 
 

@@ -118,7 +118,9 @@ def test_the_brats_recipe_says_where_it_deviates(facts):
 
 
 def test_regions_are_learned_where_they_tell_all_labels_apart(facts):
-    nested = replace(facts, table=LabelTable.from_names({1: "oedema", 2: "non-enhancing tumour", 3: "enhancing tumour"}))
+    nested = replace(
+        facts, table=LabelTable.from_names({1: "oedema", 2: "non-enhancing tumour", 3: "enhancing tumour"})
+    )
     nested = replace(nested, regions=regions_for(nested.table))
     assert make_plan(nested, device="cpu").targets == "regions"
     assert make_plan(nested, device="cpu", changes={"targets": "classes"}).targets == "classes"

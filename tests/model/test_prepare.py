@@ -36,7 +36,7 @@ def test_all_48_orientations_come_back_voxel_for_voxel(tiny_case, tiny_plan, ord
     affine[:3, :3] = (oblique[:3, :3] * signs)[:, order]
     case = with_affine(tiny_case(0), affine)
     ras_spacing = np.array(case.geometry.spacing_mm)[np.argsort(
-        ["RL AP SI".split().index(next(p for p in ("RL", "AP", "SI") if c in p)) for c in aff2axcodes(affine)]
+        [["RL", "AP", "SI"].index(next(p for p in ("RL", "AP", "SI") if c in p)) for c in aff2axcodes(affine)]
     )]  # fmt: skip
     plan = tiny_plan(spacing_mm=tuple(ras_spacing))
     prepared = prepare(case, plan)

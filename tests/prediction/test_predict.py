@@ -8,7 +8,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 import torch
 
 from napari_seg3d.cases.case import CaseFiles, ImageFile
@@ -88,7 +88,7 @@ def test_files_are_on_the_same_grid_for_other_programs(tmp_path, case_files, mod
             theirs.header["sform_code"], theirs.header["qform_code"],
         )  # fmt: skip
         assert ours.get_data_dtype() == np.uint8
-        label, image = sitk.ReadImage(str(path)), sitk.ReadImage(str(source))
+        label, image = SimpleITK.ReadImage(str(path)), SimpleITK.ReadImage(str(source))
         assert label.GetSize() == image.GetSize()
         assert label.GetDirection() == pytest.approx(image.GetDirection(), abs=1e-6)
         assert label.GetOrigin() == pytest.approx(image.GetOrigin(), abs=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ def test_every_voxel_is_covered_and_neighbours_overlap(shape, overlap):
     assert seen.min() >= 1
     for axis in range(3):
         starts = sorted({corner[axis] for corner in layout.corners})
-        assert all(b - a <= np.ceil(window[axis] * (1 - overlap)) for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a <= np.ceil(window[axis] * (1 - overlap)) for a, b in pairwise(starts))
         assert sum(layout.padding[axis]) == max(0, window[axis] - shape[axis])
 
 

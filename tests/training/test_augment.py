@@ -1,0 +1,111 @@
+"""Augmentation moves what it should by what it should, and nothing else."""
+
+from __future__ import annotations
+
+from math import cos, radians, sin
+
+import numpy as np
+import pytest
+import torch
+
+from napari_seg3d.training.augment import Draw, augmented, draw_augmentation, margin_voxels
+
+OFF = {f"augmentation.{kind}_probability": 0.0 for kind in
+       ("rotation", "scale", "noise", "blur", "brightness", "shift", "contrast", "gamma")}  # fmt: skip
+
+
+def box_for(draw, patch, seed=0):
+    size = margin_voxels(draw, patch)
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand((2, *size), generator=generator)
+    return image, (image[0] > 0.5).to(torch.uint8), size
+
+
+def test_nothing_drawn_nothing_changed():
+    image, target, size = box_for(Draw(), (8, 6, 4))
+    assert size == (8, 6, 4)
+    out, labels = augmented(image, target, Draw(), (8, 6, 4))
+    assert torch.equal(out, image)
+    assert torch.equal(labels, target)
+
+
+def test_the_same_step_draws_the_same_and_kinds_are_independent(tiny_plan):
+    plan = tiny_plan()
+    everything = dict.fromkeys(OFF, 1.0)
+    full = draw_augmentation(tiny_plan(**everything), 5, 1)
+    again = draw_augmentation(tiny_plan(**everything), 5, 1)
+    assert np.array_equal(full.matrix, again.matrix)
+    assert np.array_equal(full.gamma, again.gamma)
+    without = draw_augmentation(tiny_plan(**{**everything, "augmentation.noise_probability": 0.0}), 5, 1)
+    assert without.noise is None
+    assert np.array_equal(without.gamma, full.gamma)
+    assert not np.array_equal(draw_augmentation(tiny_plan(**everything), 6, 1).gamma, full.gamma)
+    quiet = draw_augmentation(plan.changed(OFF), 3, 0)
+    assert all(getattr(quiet, n) is None for n in ("matrix", "noise", "blur", "brightness", "contrast", "gamma"))
+
+
+def test_draws_stay_in_their_ranges(tiny_plan):
+    plan = tiny_plan(**dict.fromkeys(OFF, 1.0), **{"augmentation.rotation_degrees": 10.0})
+    for step in range(200):
+        draw = draw_augmentation(plan, step, 0)
+        to_mm = np.diag(plan.spacing_mm)
+        turn = to_mm @ draw.matrix @ np.linalg.inv(to_mm)
+        scale = np.cbrt(np.linalg.det(turn))
+        assert 1 / 1.2001 <= scale <= 1.2001
+        np.testing.assert_allclose(turn @ turn.T / scale**2, np.eye(3), atol=1e-9)  # a pure rotation in millimetres
+        assert np.abs(draw.brightness - 1).max() <= 0.25
+        assert 1 / 1.4001 <= draw.gamma.min() <= draw.gamma.max() <= 1.4001
+
+
+def test_a_quarter_turn_equals_numpys():
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    patch = (9, 9, 5)
+    draw = Draw(matrix=turn)
+    image, target, size = box_for(draw, patch)
+    out, labels = augmented(image, target, draw, patch)
+    c = [n // 2 for n in size]
+    inner = (slice(c[0] - 4, c[0] + 5), slice(c[1] - 4, c[1] + 5), slice(c[2] - 2, c[2] + 3))
+    expected = np.rot90(image[(slice(None), *inner)].numpy(), k=-1, axes=(1, 2))
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+    np.testing.assert_array_equal(labels.numpy(), np.rot90(target[inner].numpy(), k=-1, axes=(0, 1)))
+
+
+def test_the_box_is_large_enough_that_no_border_shows():
+    angle = radians(30)
+    turn = np.array([[cos(angle), -sin(angle), 0], [sin(angle), cos(angle), 0], [0, 0, 1]]) * 1.3
+    for patch in ((16, 16, 8), (15, 9, 7)):
+        draw = Draw(matrix=turn)
+        size = margin_voxels(draw, patch)
+        out, labels = augmented(torch.ones(1, *size), torch.ones(size, dtype=torch.uint8), draw, patch)
+        torch.testing.assert_close(out, torch.ones(1, *patch))
+        assert labels.all()
+
+
+def test_mirrors_keep_image_and_labels_together():
+    image, target, _ = box_for(Draw(), (8, 6, 4))
+    out, labels = augmented(image, target, Draw(mirror=(0, 2)), (8, 6, 4))
+    assert torch.equal(out, image.flip(1, 3))
+    assert torch.equal(labels, target.flip(0, 2))
+
+
+@pytest.mark.parametrize("kind", ["noise", "blur", "brightness", "shift", "contrast", "gamma"])
+def test_intensities_change_and_labels_do_not(kind):
+    image, target, _ = box_for(Draw(), (12, 10, 8))
+    draw = Draw(**{kind: np.array([0.7, 0.0 if kind in ("noise", "shift") else 1.0])}, noise_seed=4)
+    out, labels = augmented(image, target, draw, (12, 10, 8))
+    assert torch.equal(labels, target)
+    assert not torch.allclose(out[0], image[0])
+    assert torch.isfinite(out).all()
+    if kind not in ("blur",):
+        torch.testing.assert_close(out[1], image[1], atol=1e-4, rtol=1e-4)  # the other channel's number was neutral
+    if kind == "gamma":
+        torch.testing.assert_close(out[0].mean(), image[0].mean())
+        torch.testing.assert_close(out[0].std(), image[0].std())
+    if kind == "blur":
+        assert out[0].std() < image[0].std()
+
+
+def test_constant_patches_survive_every_kind():
+    draw = Draw(noise=np.zeros(1), blur=np.ones(1), contrast=np.ones(1), gamma=np.ones(1) * 1.3)
+    out, _ = augmented(torch.full((1, 6, 6, 6), 2.0), torch.zeros(6, 6, 6, dtype=torch.uint8), draw, (6, 6, 6))
+    torch.testing.assert_close(out, torch.full((1, 6, 6, 6), 2.0))

@@ -1,0 +1,301 @@
+"""A training reports, stops, resumes and fails as promised."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_seg3d.cases.case import CaseFiles, ImageFile
+from napari_seg3d.errors import FileError, ModelError, Seg3dError
+from napari_seg3d.events import EpochDone, Failed, Finished, Progress, Saved, Step, Validated, Warned, result_of
+from napari_seg3d.model.checkpoint import Model, load_model, save_model
+from napari_seg3d.training.learner import Learner
+from napari_seg3d.training.loop import resume, train
+from napari_seg3d.training.run import RunFolder, list_runs, read_history
+from napari_seg3d.volumes.files import read_label_map, write_label_map, write_volume
+
+
+@pytest.fixture
+def cases(tiny_case):
+    return [tiny_case(i) for i in range(4)]
+
+
+def weights_of(path):
+    return load_model(path).weights
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_whole_training(tmp_path, cases, tiny_plan):
+    run = tmp_path / "run"
+    events = list(train(tiny_plan(), cases[:3], run, validation=cases[3:], threads=1, dataset="tiny"))
+    steps = [e for e in events if isinstance(e, Step)]
+    assert [e.step for e in steps] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(e.loss) for e in steps)
+    assert [e.epoch for e in events if isinstance(e, EpochDone)] == [1, 2]
+    validated = [e for e in events if isinstance(e, Validated)]
+    assert [e.step for e in validated] == [3, 6]
+    assert validated[0].best
+    assert set(validated[0].dice) == {"oedema", "enhancing tumour"}
+    assert validated[0].by_case.keys() == {"case03"}
+    ends = [e for e in events if isinstance(e, Finished | Failed)]
+    assert len(ends) == 1
+    assert ends[0].result == run
+    assert events[-1] is ends[0]
+
+    names = {path.name for path in run.iterdir()}
+    assert {"plan.json", "run.json", "model.safetensors", "model.json", "last.safetensors", "checkpoint.safetensors",
+            "history.csv", "events.jsonl", "validation"} <= names  # fmt: skip
+    assert "prepared" not in names
+    assert RunFolder.open(run).facts().state == "finished"
+    assert [e.epoch for e in read_history(run) if isinstance(e, EpochDone)] == [1, 2]
+    rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+    assert float(rows[1]["mean_dice"]) == pytest.approx(validated[1].mean_dice)
+    predicted = read_label_map(run / "validation" / "case03.nii.gz")
+    assert predicted.geometry.same_grid(cases[3].geometry)
+    assert list_runs(tmp_path) == [run]
+
+
+def test_it_learns(tmp_path, cases, tiny_plan):
+    plan = tiny_plan(epochs=5, steps_per_epoch=25, learning_rate=1e-2)
+    events = list(train(plan, cases[:3], tmp_path / "run", validation=cases[3:], threads=1))
+    losses = [e.loss for e in events if isinstance(e, EpochDone)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert [e.mean_dice for e in events if isinstance(e, Validated)][-1] > 0.6
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_stop_and_resume_is_bit_exact(tmp_path, cases, tiny_plan, stop_at):
+    plan = tiny_plan()
+    result_of(train(plan, cases[:3], tmp_path / "whole", validation=cases[3:], threads=1))
+    events = train(plan, cases[:3], tmp_path / "run", validation=cases[3:], threads=1)
+    for event in events:
+        if isinstance(event, Step) and event.step == stop_at:
+            break
+    events.close()
+    assert RunFolder.open(tmp_path / "run").facts().state == "stopped"
+    assert not (tmp_path / "run" / "prepared").exists()
+    assert load_model(tmp_path / "run").history["step"] <= stop_at  # something to predict with at any moment
+
+    again = list(resume(tmp_path / "run", cases))
+    assert [e.step for e in again if isinstance(e, Step)] == list(range(stop_at + 1, 7))
+    assert same(weights_of(tmp_path / "whole" / "last.safetensors"), weights_of(tmp_path / "run" / "last.safetensors"))
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "run"))
+    whole, stopped = read_history(tmp_path / "whole"), read_history(tmp_path / "run")
+    assert [e.loss for e in whole if isinstance(e, EpochDone)] == [e.loss for e in stopped if isinstance(e, EpochDone)]
+    assert [e.dice for e in whole if isinstance(e, Validated)] == [e.dice for e in stopped if isinstance(e, Validated)]
+
+
+@pytest.mark.parametrize("kind", [EpochDone, Validated, Saved, Progress])
+def test_stopping_at_any_kind_of_event_can_be_resumed(tmp_path, cases, tiny_plan, kind):
+    plan = tiny_plan()
+    result_of(train(plan, cases[:3], tmp_path / "whole", validation=cases[3:], threads=1))
+    events = train(plan, cases[:3], tmp_path / "run", validation=cases[3:], threads=1)
+    next(e for e in events if isinstance(e, kind))
+    events.close()
+    result_of(resume(tmp_path / "run", cases))
+    assert same(weights_of(tmp_path / "whole" / "last.safetensors"), weights_of(tmp_path / "run" / "last.safetensors"))
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "run"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+from napari_seg3d.cases.dataset import open_dataset
+from napari_seg3d.events import Step
+from napari_seg3d.model.plan import Plan
+from napari_seg3d.training.loop import resume, train
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+cases = list(open_dataset(folder / "data"))
+run = folder / "killed"
+if (run / "run.json").exists():
+    events = resume(run, cases, threads=1)
+else:
+    plan = Plan.from_json((folder / "plan.json").read_text())
+    events = train(plan, cases[:3], run, validation=cases[3:], threads=1)
+for event in events:
+    print(type(event).__name__, getattr(event, "step", ""), getattr(event, "message", ""), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_resumes_to_the_same_weights(tmp_path, cases, tiny_plan):
+    plan = tiny_plan(steps_per_epoch=4)
+    for case in cases:
+        folder = tmp_path / "data" / case.id
+        folder.mkdir(parents=True)
+        for name, volume in case.modalities.items():
+            write_volume(folder / f"{case.id}_{name}.nii.gz", volume)
+        write_label_map(folder / f"{case.id}_seg.nii.gz", case.truth)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    from napari_seg3d.cases.dataset import open_dataset
+
+    files = list(open_dataset(tmp_path / "data"))
+    plan_for_files = plan.changed({"modalities": tuple(files[0].modalities)})
+    (tmp_path / "plan.json").write_text(plan_for_files.to_json())
+    result_of(train(plan_for_files, files[:3], tmp_path / "whole", validation=files[3:], threads=1))
+
+    rng = np.random.default_rng(5)
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        # Wait until it trains, then strike at a random moment.
+        for line in child.stdout:
+            if line.startswith(("Step", "Finished", "Failed")):
+                break
+        time.sleep(rng.uniform(0, 0.4))
+        os.kill(child.pid, signal.SIGKILL)
+        child.stdout.read()
+        child.stdout.close()
+        child.wait()
+    result_of(resume(tmp_path / "killed", files, threads=1))
+    ours, whole = tmp_path / "killed" / "last.safetensors", tmp_path / "whole" / "last.safetensors"
+    assert same(weights_of(ours), weights_of(whole))
+    assert not list((tmp_path / "killed").glob("*.tmp*"))
+
+
+def test_a_budget_ends_in_time_and_validates_at_the_end(tmp_path, cases, tiny_plan):
+    plan = tiny_plan(budget_s=6.0, steps_per_epoch=20)
+    began = time.monotonic()
+    events = list(train(plan, cases[:3], tmp_path / "run", validation=cases[3:], threads=1))
+    assert time.monotonic() - began < 9
+    steps = [e for e in events if isinstance(e, Step)]
+    assert steps[-1].learning_rate < 0.2 * steps[0].learning_rate  # the schedule reached its end
+    assert [e for e in events if isinstance(e, Validated)][-1].step == steps[-1].step
+    assert isinstance(events[-1], Finished)
+
+
+def test_without_validation_cases_the_newest_model_is_kept(tmp_path, cases, tiny_plan):
+    events = list(train(tiny_plan(epochs=1), cases, tmp_path / "run", threads=1))
+    assert any("no validation" in e.message for e in events if isinstance(e, Warned))
+    assert same(weights_of(tmp_path / "run"), weights_of(tmp_path / "run" / "last.safetensors"))
+
+
+def test_a_loss_that_is_no_number_ends_in_words(tmp_path, cases, tiny_plan):
+    plan = tiny_plan(epochs=3)
+    weights = Learner(plan, torch.device("cpu")).network.state_dict()
+    weights["heads.0.bias"][0] = float("inf")
+    save_model(tmp_path / "broken.safetensors", Model(plan, weights))
+    events = list(train(plan, cases, tmp_path / "run", start=tmp_path / "broken.safetensors", threads=1))
+    assert sum("left out" in e.message for e in events if isinstance(e, Warned)) == 2
+    assert isinstance(events[-1], Failed)
+    assert "no longer a finite number since step 0" in events[-1].message
+    assert "learning rate" in events[-1].message
+    assert RunFolder.open(tmp_path / "run").facts().state == "failed"
+
+
+def test_a_case_with_nan_is_named(tmp_path, cases, tiny_plan):
+    flair = cases[1].modalities["FLAIR"]
+    data = flair.data.copy()
+    data[3, 4, 5] = np.nan
+    broken = replace(cases[1], modalities={**cases[1].modalities, "FLAIR": replace(flair, data=data)})
+    events = list(train(tiny_plan(), [cases[0], broken], tmp_path / "run", threads=1))
+    assert events[-1].message.startswith("Case case01: FLAIR holds NaN")
+
+
+def test_one_bad_step_changes_nothing(tiny_plan):
+    learner = Learner(tiny_plan(), torch.device("cpu"))
+    before = {k: v.clone() for k, v in learner.network.state_dict().items()}
+    bad = torch.full((2, 2, 16, 16, 8), float("nan")), torch.ones(2, 1, 16, 16, 8, dtype=torch.uint8)
+    assert learner.learn(bad, 0.0) is None
+    assert same(before, learner.network.state_dict())
+    good = torch.randn(2, 2, 16, 16, 8), torch.ones(2, 1, 16, 16, 8, dtype=torch.uint8)
+    assert learner.learn(good, 0.0) is not None
+    assert learner.bad_steps == 0
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, cases, tiny_plan, tiny_case):
+    def message(*args, **kwargs):
+        (event,) = list(train(*args, **kwargs))
+        assert isinstance(event, Failed)
+        return event.message
+
+    plan = tiny_plan()
+    blank = [replace(case, truth=None) for case in cases]
+    assert "None of the cases has a truth" in message(plan, blank, tmp_path / "run")
+    assert "both training and validation" in message(plan, cases, tmp_path / "run", validation=cases[:1])
+    assert "cuda:7" in message(plan, cases, tmp_path / "run", device="cuda:7")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("mine")
+    assert "not empty" in message(plan, cases, tmp_path / "full")
+    (tmp_path / "file").write_text("")
+    assert "cannot be made" in message(plan, cases, tmp_path / "file" / "run")
+    with pytest.raises(Seg3dError, match="label values"):
+        result_of(train(plan, [tiny_case(0, values=(1, 7))], tmp_path / "odd"))
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, cases, tiny_plan):
+    first = train(tiny_plan(), cases, tmp_path / "run", threads=1)
+    next(e for e in first if isinstance(e, Step))
+    with pytest.raises(Seg3dError, match="Another program is training"):
+        result_of(resume(tmp_path / "run", cases))
+    first.close()
+    result_of(resume(tmp_path / "run", cases))
+
+
+def test_resuming_needs_its_cases_and_a_whole_checkpoint(tmp_path, cases, tiny_plan):
+    result_of(train(tiny_plan(epochs=1), cases, tmp_path / "run", threads=1))
+    with pytest.raises(Seg3dError, match="case03"):
+        result_of(resume(tmp_path / "run", cases[:3]))
+    with pytest.raises(Seg3dError, match="Expected a training run"):
+        result_of(resume(tmp_path, cases))
+    file = tmp_path / "run" / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(Seg3dError, match="damaged"):
+        result_of(resume(tmp_path / "run", cases))
+
+
+def test_fine_tuning_carries_over_by_name(tmp_path, cases, tiny_plan):
+    result_of(train(tiny_plan(epochs=1), cases, tmp_path / "first", threads=1))
+    start = weights_of(tmp_path / "first" / "last.safetensors")
+    labels = [
+        {"value": 5, "name": "enhancing tumour", "color": "#49c6f2"},
+        {"value": 6, "name": "cyst", "color": "#ff0000"},
+    ]
+    plan = tiny_plan(modalities=("T1c", "FLAIR"), labels=labels)
+    learner = Learner(plan, torch.device("cpu"))
+    notes = learner.start_from(load_model(tmp_path / "first" / "last.safetensors"))
+    ours = learner.network.state_dict()
+    assert torch.equal(ours["down.0.0.weight"][:, 0], start["down.0.0.weight"][:, 1])  # T1c was second
+    assert torch.equal(ours["heads.0.weight"][1], start["heads.0.weight"][2])  # enhancing tumour was third
+    assert torch.equal(ours["heads.0.weight"][0], start["heads.0.weight"][0])
+    assert any("cyst" in note for note in notes)
+    with pytest.raises(ModelError, match="other widths"):
+        Learner(tiny_plan(**{"network.widths": (3, 6, 12)}), torch.device("cpu")).start_from(
+            load_model(tmp_path / "first")
+        )
+
+
+def test_fine_tuning_starts_where_the_model_was(tmp_path, cases, tiny_plan):
+    result_of(train(tiny_plan(epochs=6, steps_per_epoch=15, learning_rate=5e-3), cases[:3], tmp_path / "a", threads=1))
+    plan = tiny_plan(epochs=1, steps_per_epoch=2, learning_rate=1e-6)
+    events = list(train(plan, cases[:3], tmp_path / "b", start=tmp_path / "a", threads=1))
+    scratch = list(train(plan, cases[:3], tmp_path / "c", threads=1))
+    first = [next(e.loss for e in run if isinstance(e, Step)) for run in (events, scratch)]
+    assert first[0] < 0.7 * first[1]
+    assert RunFolder.open(tmp_path / "b").facts().start_model == load_model(tmp_path / "a").sha256
+
+
+def test_cases_on_disk_are_not_kept_in_memory(tmp_path, cases, tiny_plan):
+    for name, volume in cases[0].modalities.items():
+        write_volume(tmp_path / f"{name}.nii.gz", volume)
+    write_label_map(tmp_path / "truth.nii.gz", cases[0].truth)
+    images = {n: ImageFile(tmp_path / f"{n}.nii.gz") for n in cases[0].modalities}
+    files = CaseFiles("disk", images, tmp_path / "truth.nii.gz", table=cases[0].truth.table)
+    run = result_of(train(tiny_plan(epochs=1), [files], tmp_path / "run", threads=1))
+    assert (run / "model.safetensors").is_file()
+    with pytest.raises(FileError):
+        RunFolder.open(tmp_path)
