@@ -182,7 +182,7 @@ def _case_legend(figure: Figure, table: LabelTable, scores: Scores | None) -> No
     dices = {score.values: f" · Dice {score.dice:.3f}" for score in scores.by_label} if scores is not None else {}
     entries = [Patch(color=label.color, label=label.name + dices.get((label.value,), "")) for label in table]
     entries += [Patch(color=label.color, label=label.name) for label in DIFFERENCE_TABLE]
-    figure.legend(handles=entries, loc="lower center", ncols=min(len(entries), 5), frameon=False, fontsize=9)
+    figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 4), frameon=False, fontsize=9)
     if scores is not None and not isnan(scores.mean_dice):
         figure.suptitle(f"{scores.case} · mean Dice {scores.mean_dice:.3f}".lstrip(" ·"), fontsize=12, color=_INK)
 

@@ -6,16 +6,21 @@ structure is absent (`napari_seg3d.comparison.overlap` says what they count) and
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
 from statistics import fmean, median, stdev
+from typing import Any
 
 import numpy as np
 
+from ..cases.case import ImageFile
 from ..cases.dataset import Dataset, open_dataset
 from ..cases.labels import Region, regions_for
+from ..cases.names import natural_key
 from ..errors import DatasetError, FileError, GeometryError, Seg3dError
 from ..events import Event, Finished, Progress, Warned, job
 from ..volumes.files import IMAGE_SUFFIXES, read_label_map, strip_suffix
@@ -214,7 +219,7 @@ def evaluate(
     Event
         Progress per case, `Warned` for each case that cannot be compared; the last is Finished with a `Table`.
     """
-    ours, theirs = label_files(predictions), _truths(truths)
+    ours, theirs = label_files(predictions), truth_files(truths)
     if predictions.is_file() and isinstance(truths, Path) and truths.is_file():
         # Two files were named, so they belong together whatever their names.
         (name, path), (_, wanted) = ours.popitem(), theirs.popitem()
@@ -229,9 +234,10 @@ def evaluate(
     failed: dict[str, str] = {}
     for done, name in enumerate(common):
         yield Progress(f"Comparing {name}", done, len(common))
-        truth_path, table, regions = theirs[name]
         try:
-            truth, predicted = read_label_map(truth_path, table), read_label_map(ours[name], table)
+            truth = theirs[name].read(ours[name])
+            predicted = read_label_map(ours[name], truth.table)
+            regions = theirs[name].regions
             scores.append(
                 compare(predicted, truth, regions=regions, surface=surface, tolerance_mm=tolerance_mm, case=name)
             )
@@ -260,28 +266,69 @@ def label_files(path: Path) -> dict[str, Path]:
         return {strip_suffix(path): path}
     if not path.is_dir():
         raise FileError(f"There is no file or folder {path}.")
-    files = {strip_suffix(file): file for file in sorted(path.iterdir()) if _is_label_file(file)}
+    files = {strip_suffix(file): file for file in sorted(path.iterdir(), key=_natural) if _is_label_file(file)}
     if not files:
         raise FileError(f"{path} holds no label files. Expected files named after their cases, such as case_01.nii.gz.")
     return files
 
 
+def _natural(path: Path) -> Any:
+    return natural_key(path.name)
+
+
 def _is_label_file(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(IMAGE_SUFFIXES)
+    name = path.name.lower()
+    # Maps that a prediction leaves beside its label file are no labels.
+    is_map = re.search(r"\.(uncertainty|probability-[^.]*)\.nii(\.gz)?$", name) is not None
+    return path.is_file() and not name.startswith(".") and name.endswith(IMAGE_SUFFIXES) and not is_map
 
 
-_Truth = tuple[Path, LabelTable, tuple[Region, ...] | None]
+@dataclass(frozen=True)
+class TruthFile:
+    """Where a case's truth lies, what its labels mean, and an image to show beneath it if one is known."""
+
+    path: Path
+    table: LabelTable = field(default_factory=LabelTable)
+    regions: tuple[Region, ...] | None = None
+    image: ImageFile | None = None
+
+    def read(self, prediction: Path) -> LabelMap:
+        """The truth; where nothing tells its labels' names, with those that the prediction's record has."""
+        table = self.table if len(self.table) else _recorded_table(prediction)
+        return read_label_map(self.path, table)
 
 
-def _truths(truths: Path | Dataset) -> dict[str, _Truth]:
-    """File, names and regions of every truth by case id."""
+def _recorded_table(prediction: Path) -> LabelTable:
+    """Label names from the record (.json) beside a prediction; empty if there is none."""
+    record = prediction.with_name(f"{strip_suffix(prediction)}.json")
+    try:
+        names = json.loads(record.read_text(encoding="utf-8"))["labels"]
+        return LabelTable.from_names({int(value): str(name) for value, name in names.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # The record is a convenience: scores do not depend on names.
+        return LabelTable()
+
+
+def truth_files(truths: Path | Dataset) -> dict[str, TruthFile]:
+    """Truths by case id: those of a dataset, of a folder of label files, or the one file.
+
+    Raises
+    ------
+    DatasetError, FileError
+        If there is nothing, or no case has a truth.
+    """
     if isinstance(truths, Path):
         # A dataset keeps its files in folders or has a dataset.json; label files side by side are just truths.
         if truths.is_file() or (truths.is_dir() and any(_is_label_file(file) for file in truths.iterdir())):
-            return {name: (path, LabelTable(), None) for name, path in label_files(truths).items()}
+            return {name: TruthFile(path) for name, path in label_files(truths).items()}
         truths = open_dataset(truths)
     found = {
-        case.id: (case.best_truth, case.table if len(case.table) else truths.table, truths.regions)
+        case.id: TruthFile(
+            case.best_truth,
+            case.table if len(case.table) else truths.table,
+            truths.regions,
+            next(iter(case.modalities.values()), None),
+        )
         for case in truths.cases
         if case.best_truth is not None
     }

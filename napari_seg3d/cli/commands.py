@@ -1,0 +1,482 @@
+"""What each command does: from its arguments to the rooms, and from their results to the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DatasetError, FileError, PlanError, Seg3dError
+from .terminal import StoppedError, Terminal, follow
+
+if TYPE_CHECKING:
+    from ..cases.case import CaseFiles
+    from ..cases.dataset import Dataset, Problem
+    from ..cases.fingerprint import Fingerprint
+    from ..model.plan import Plan
+    from ..volumes.files import FileInfo
+
+#: So many problems or cases are listed one by one; of more, their number is told.
+_LISTED = 20
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """``inspect``: what a dataset is like, and everything odd about it."""
+    from ..cases.check import check_cases
+    from ..cases.dataset import open_dataset
+    from ..cases.listing import Problem
+    from ..volumes.files import inspect_file
+
+    terminal = _terminal(arguments)
+    dataset = open_dataset(arguments.dataset, corrections=arguments.corrections)
+    problems = list(dataset.problems)
+    headers: dict[str, FileInfo] = {}
+    for case in dataset.cases:
+        path = next(iter(case.modalities.values())).path
+        try:
+            headers[case.id] = inspect_file(path)
+        except Seg3dError as error:
+            problems.append(Problem(path, str(error), "error"))
+    if not arguments.quick:
+        checked = follow(check_cases(dataset), terminal).result
+        problems += [problem for problem in checked if problem not in problems]
+    if arguments.json:
+        _print_json(_dataset_as_json(dataset, headers, problems))
+    else:
+        print("\n".join(_dataset_in_lines(dataset, headers, problems)))
+    return 0
+
+
+def _dataset_as_json(dataset: Dataset, headers: dict[str, FileInfo], problems: Sequence[Problem]) -> dict[str, Any]:
+    cases = []
+    for case in dataset.cases:
+        entry: dict[str, Any] = {
+            "id": case.id,
+            "patient": case.patient,
+            "modalities": list(case.modalities),
+            "truth": case.truth is not None,
+            "corrected": case.corrected is not None,
+        }
+        if case.id in headers:
+            geometry = headers[case.id].geometry
+            entry |= {
+                "shape": list(geometry.shape),
+                "spacing_mm": list(geometry.spacing_mm),
+                "orientation": geometry.orientation,
+                "oblique": geometry.is_oblique,
+            }
+        cases.append(entry)
+    return {
+        "root": str(dataset.root),
+        "layout": dataset.layout,
+        "modalities": list(dataset.modalities),
+        "labels": [vars(label) for label in dataset.table],
+        "regions": [{"name": region.name, "values": list(region.values)} for region in dataset.regions or ()],
+        "labelled": len(dataset.labelled),
+        "cases": cases,
+        "problems": [
+            {"path": _shown(problem.path, dataset.root), "message": problem.message, "severity": problem.severity}
+            for problem in problems
+        ],
+    }
+
+
+def _dataset_in_lines(dataset: Dataset, headers: dict[str, FileInfo], problems: Sequence[Problem]) -> list[str]:
+    geometries = [info.geometry for info in headers.values()]
+    labels = ", ".join(f"{label.value} {label.name}" for label in dataset.table) or "none are named"
+    lines = [
+        f"{dataset.root}: {dataset.layout}",
+        f"cases        {len(dataset)}, of which {len(dataset.labelled)} can be learned from",
+        f"modalities   {', '.join(dataset.modalities) or 'none'}",
+        f"labels       {labels}",
+    ]
+    if dataset.regions:
+        regions = ", ".join(f"{region.name} ({_plus(region.values)})" for region in dataset.regions)
+        lines.append(f"regions      {regions}")
+    if geometries:
+        oblique = sum(geometry.is_oblique for geometry in geometries)
+        lines += [
+            f"size         {_ranges([g.shape for g in geometries], 'g')} voxels",
+            f"spacing      {_ranges([g.spacing_mm for g in geometries], '.3g')} mm",
+            "orientation  "
+            + ", ".join(f"{codes} ({n})" for codes, n in Counter(g.orientation for g in geometries).most_common())
+            + (f"; {oblique} oblique" if oblique else ""),
+        ]
+    lines.append(f"problems     {len(problems) or 'none'}")
+    return lines + [f"  {_problem_in_words(problem, dataset.root)}" for problem in problems]
+
+
+def _plus(values: Sequence[int]) -> str:
+    return "+".join(str(value) for value in values)
+
+
+def _ranges(triples: Sequence[tuple[float, ...]], form: str) -> str:
+    """Smallest to largest along X, Y, Z: "31–43 × 40–59 × 36"."""
+    parts = []
+    for numbers in zip(*triples, strict=True):
+        low, high = format(min(numbers), form), format(max(numbers), form)
+        parts.append(low if low == high else f"{low}–{high}")
+    return " × ".join(parts)
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    """``plan``: the plan that a dataset leads to."""
+    terminal = _terminal(arguments)
+    train, validation = _cases_to_learn_from(_open(arguments, terminal), arguments, terminal)
+    plan = _plan((*train, *validation), arguments, terminal)
+    if arguments.json:
+        print(plan.to_json())
+    else:
+        from ..model.footprint import step_memory_mb
+        from ..model.networks import parameter_count
+
+        print("\n".join(plan.describe()))
+        print(
+            f"Size: {parameter_count(plan) / 1e6:.2f} million parameters, {step_memory_mb(plan):.0f} MB a training step"
+        )
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """``train``: a run folder with a model."""
+    terminal = _terminal(arguments)
+    output: Path = arguments.output
+    if not arguments.resume and output.is_dir() and any(path.name != ".lock" for path in output.iterdir()):
+        raise FileError(f"The folder {output} is not empty. Go on with its run (--resume), or choose another folder.")
+    try:
+        return _resume(arguments, terminal) if arguments.resume else _train(arguments, terminal)
+    except StoppedError:
+        if not (output / "run.json").is_file():
+            raise StoppedError("interrupted before the training began.") from None
+        corrections = f" --corrections {arguments.corrections}" if arguments.corrections else ""
+        raise StoppedError(
+            f"interrupted; the work is saved. Go on with: napari-seg3d train {arguments.dataset} --output {output} "
+            f"--resume{corrections}"
+        ) from None
+
+
+def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    dataset = _open(arguments, terminal)
+    train, validation = _cases_to_learn_from(dataset, arguments, terminal)
+    _check((*train, *validation), dataset, terminal)
+    plan = _plan((*train, *validation), arguments, terminal)
+    terminal.note("\n".join(plan.describe()))
+    terminal.note(f"Training on {len(train)} cases, validating on {len(validation)}.")
+
+    from ..training.loop import train as training
+
+    finished = follow(
+        training(
+            plan,
+            train,
+            arguments.output,
+            validation=validation,
+            start=arguments.start,
+            device=arguments.device,
+            threads=arguments.threads,
+            dataset=_relative(dataset.root, arguments.output),
+        ),
+        terminal,
+    )
+    _print_run(arguments, finished.message, finished.seconds)
+    return 0
+
+
+def _resume(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    fixed = ("recipe", "network", "preset", "start", "budget", "epochs", "split", "seed", "changes")
+    if given := [name for name in fixed if getattr(arguments, name) not in (None, [])]:
+        option = {"start": "from", "changes": "set"}.get(given[0], given[0])
+        raise PlanError(f"--resume goes on with the plan and the cases of the run. Leave out --{option}.")
+    from ..training.loop import resume
+
+    dataset = _open(arguments, terminal)
+    finished = follow(
+        resume(arguments.output, dataset.cases, device=arguments.device, threads=arguments.threads), terminal
+    )
+    _print_run(arguments, finished.message, finished.seconds)
+    return 0
+
+
+def _print_run(arguments: argparse.Namespace, message: str, seconds: float) -> None:
+    from ..events import EpochDone, Validated
+    from ..training.run import read_history
+
+    history = read_history(arguments.output)
+    rounds = [event for event in history if isinstance(event, EpochDone)]
+    checks = [event for event in history if isinstance(event, Validated)]
+    best = max(checks, key=lambda check: check.mean_dice, default=None)
+    if not arguments.json:
+        print(f"{message}\n{arguments.output}")
+        return
+    _print_json(
+        {
+            "run": str(arguments.output),
+            "epochs": rounds[-1].epoch if rounds else 0,
+            "steps": rounds[-1].steps if rounds else 0,
+            "mean_dice": None if best is None else best.mean_dice,
+            "dice": {} if best is None else dict(best.dice),
+            "seconds": round(seconds, 1),
+        }
+    )
+
+
+def run_predict(arguments: argparse.Namespace) -> int:
+    """``predict``: a label file for every case."""
+    from ..model.checkpoint import load_model
+    from ..prediction.predict import predict_many
+    from .inputs import cases_to_predict
+
+    terminal = _terminal(arguments)
+    model = load_model(arguments.model)
+    cases, problems = cases_to_predict(arguments.inputs, model.plan.modalities)
+    _tell(problems, arguments.inputs[0], terminal)
+    cases = _picked(cases, arguments)
+    events = predict_many(
+        cases,
+        model,
+        arguments.output,
+        overwrite=arguments.overwrite,
+        device=arguments.device,
+        threads=arguments.threads,
+        mirrors=arguments.tta,
+        roi=arguments.roi,
+        probabilities=arguments.probabilities,
+        uncertainty=arguments.uncertainty,
+    )
+    try:
+        finished = follow(events, terminal)
+    except StoppedError:
+        raise StoppedError(f"interrupted; the cases that were done are in {arguments.output}.") from None
+    paths: tuple[Path, ...] = finished.result
+    if arguments.json:
+        _print_json({"predictions": [str(path) for path in paths], "seconds": round(finished.seconds, 1)})
+    else:
+        print("\n".join(str(path) for path in paths))
+        terminal.note(finished.message)
+    if missing := len(cases) - len(paths):
+        raise Seg3dError(f"{missing} of {len(cases)} cases could not be predicted; the warnings above say why.")
+    return 0
+
+
+def _picked(cases: tuple[CaseFiles, ...], arguments: argparse.Namespace) -> tuple[CaseFiles, ...]:
+    """The cases that --cases or --split choose; all without them."""
+    from ..cases.dataset import open_dataset, read_split
+    from .inputs import chosen
+
+    if arguments.part and not arguments.split:
+        raise DatasetError("--part names a list of a split file. Give the file with --split.")
+    if arguments.split:
+        if len(arguments.inputs) != 1:
+            raise DatasetError("--split chooses from one dataset. Give only that as input.")
+        split = read_split(arguments.split, open_dataset(arguments.inputs[0]))
+        part = arguments.part or "test"
+        cases = getattr(split, part)
+        if not cases:
+            raise DatasetError(f"{arguments.split} lists no cases under {part}.")
+    return chosen(cases, arguments.cases) if arguments.cases else cases
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """``evaluate``: scores of predictions."""
+    from ..comparison.report import Table, evaluate
+    from ..comparison.tables import as_json, as_text, write_table
+
+    terminal = _terminal(arguments)
+    if arguments.output and arguments.output.suffix.lower() not in (".csv", ".json"):
+        raise FileError(f"Scores are written as .csv or .json: {arguments.output.name} must have one of these endings.")
+    events = evaluate(
+        arguments.predictions,
+        arguments.truth,
+        surface=not arguments.no_distances,
+        tolerance_mm=arguments.tolerance,
+    )
+    table: Table = follow(events, terminal).result
+    if arguments.output:
+        write_table(arguments.output, table)
+        terminal.note(f"Every score is in {arguments.output}.")
+    if arguments.figures:
+        from ..comparison.gallery import write_figures
+
+        follow(write_figures(arguments.figures, table, arguments.predictions, arguments.truth), terminal)
+        terminal.note(f"The figures are in {arguments.figures}.")
+    if arguments.json:
+        _print_json(as_json(table))
+    else:
+        print(as_text(table))
+    if table.failed:
+        total = len(table.cases) + len(table.failed)
+        raise Seg3dError(f"{len(table.failed)} of {total} cases could not be compared; the warnings above say why.")
+    return 0
+
+
+def run_recipes(arguments: argparse.Namespace) -> int:
+    """``recipes``: what ``--recipe`` takes."""
+    from ..model.recipes import plan_from_recipe, recipe_names, recipe_summary
+
+    return _print_choices(arguments, [(n, recipe_summary(n), partial(plan_from_recipe, n)) for n in recipe_names()])
+
+
+def run_networks(arguments: argparse.Namespace) -> int:
+    """``networks``: what ``--network`` takes."""
+    from ..model.networks import network_names, network_summary
+    from ..model.planner import make_plan
+
+    return _print_choices(arguments, [(n, network_summary(n), partial(make_plan, network=n)) for n in network_names()])
+
+
+def _print_choices(
+    arguments: argparse.Namespace, choices: Sequence[tuple[str, str, Callable[[Fingerprint], Plan]]]
+) -> int:
+    """List names with what they are, and what they would be for the sample brain study on this computer."""
+    from ..cases.fingerprint import fingerprint
+    from ..cases.phantoms import brain_phantom
+    from ..events import result_of
+    from ..model.footprint import step_memory_mb
+    from ..model.networks import parameter_count
+
+    sample = brain_phantom(1)
+    facts = result_of(fingerprint([sample]))
+    entries: list[dict[str, Any]] = []
+    for name, what, planned in choices:
+        plan = planned(facts)
+        entries.append(
+            {
+                "name": name,
+                "what": what,
+                "network": plan.network.name,
+                "parameters": parameter_count(plan),
+                "patch_voxels": list(plan.patch_voxels),
+                "batch_size": plan.batch_size,
+                "memory_mb": round(step_memory_mb(plan)),
+            }
+        )
+    size = " × ".join(str(n) for n in sample.geometry.shape)
+    where = f"the sample brain study ({len(sample.modalities)} modalities, {size} voxels)"
+    if arguments.json:
+        _print_json({"for": where, "choices": entries})
+        return 0
+    for entry in entries:
+        patch = " × ".join(str(n) for n in entry["patch_voxels"])
+        print(
+            f"{entry['name']}: {entry['what']}\n    {entry['parameters'] / 1e6:.2f} million parameters, "
+            f"{entry['memory_mb']} MB for a training step of {entry['batch_size']} patches of {patch} voxels"
+        )
+    print(f"\nParameters and memory are for {where} on this computer; napari-seg3d plan tells them for a dataset.")
+    return 0
+
+
+def _open(arguments: argparse.Namespace, terminal: Terminal) -> Dataset:
+    from ..cases.dataset import open_dataset
+
+    dataset = open_dataset(arguments.dataset, corrections=arguments.corrections)
+    _tell(dataset.problems, dataset.root, terminal)
+    return dataset
+
+
+def _cases_to_learn_from(
+    dataset: Dataset, arguments: argparse.Namespace, terminal: Terminal
+) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
+    from .inputs import training_split, unlabelled
+
+    split = training_split(dataset, arguments.split, arguments.seed or 0)
+    if left_out := unlabelled(dataset, arguments.split):
+        terminal.line(f"warning: left out, for want of a truth or a modality: {_some(left_out)}")
+    return split.train, split.validation
+
+
+def _check(cases: Sequence[CaseFiles], dataset: Dataset, terminal: Terminal) -> None:
+    """Read every case before a training begins, so that a bad file is found now and not in an hour."""
+    from dataclasses import replace
+
+    from ..cases.check import check_cases
+
+    problems = follow(check_cases(replace(dataset, cases=tuple(cases))), terminal).result
+    _tell(problems, dataset.root, terminal)
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise DatasetError(
+            f"{len(errors)} problem{'s' if len(errors) > 1 else ''} must be mended first, for example: "
+            f"{errors[0].message} Or leave these cases out with a split file."
+        )
+
+
+def _plan(cases: Sequence[CaseFiles], arguments: argparse.Namespace, terminal: Terminal) -> Plan:
+    from ..cases.fingerprint import fingerprint
+
+    if arguments.recipe and (arguments.network or arguments.preset or arguments.start):
+        raise PlanError("A recipe fixes network and length and starts anew. Leave out --network, --preset and --from.")
+    changes = dict(arguments.changes)
+    facts = follow(fingerprint(cases), terminal).result
+    length = {"budget_s": arguments.budget, "epochs": arguments.epochs}
+    if arguments.recipe:
+        from ..model.recipes import plan_from_recipe
+
+        return plan_from_recipe(
+            arguments.recipe, facts, device=arguments.device, seed=arguments.seed or 0, changes=changes, **length
+        )
+    from ..model.checkpoint import read_model_plan
+    from ..model.planner import make_plan
+
+    return make_plan(
+        facts,
+        network=arguments.network or "unet",
+        preset=arguments.preset or "balanced",
+        device=arguments.device,
+        seed=arguments.seed or 0,
+        start=None if arguments.start is None else read_model_plan(arguments.start),
+        changes=changes,
+        **length,
+    )
+
+
+def _terminal(arguments: argparse.Namespace) -> Terminal:
+    return Terminal(quiet=arguments.quiet)
+
+
+def _tell(problems: Sequence[Problem], root: Path, terminal: Terminal) -> None:
+    for problem in problems[:_LISTED]:
+        terminal.line(_problem_in_words(problem, root))
+    if len(problems) > _LISTED:
+        terminal.line(f"… and {len(problems) - _LISTED} more problems; see napari-seg3d inspect {root}")
+
+
+def _problem_in_words(problem: Problem, root: Path) -> str:
+    return f"{problem.severity}: {_shown(problem.path, root)}: {problem.message}"
+
+
+def _shown(path: Path, root: Path) -> str:
+    """A path as seen from the dataset's folder."""
+    try:
+        inside = path.relative_to(root)
+    except ValueError:
+        return str(path)
+    return root.name if inside == Path() else str(inside)
+
+
+def _relative(path: Path, start: Path) -> str:
+    """A path as seen from a folder: records should not tell where somebody's home is."""
+    try:
+        return os.path.relpath(path, start)
+    except ValueError:
+        return path.name  # another drive
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def run_open(arguments: argparse.Namespace) -> int:
+    """``open``, and no command at all: napari with the panels."""
+    from .window import open_window
+
+    open_window(arguments.paths, arguments.dataset)
+    return 0
