@@ -141,6 +141,27 @@ def test_constraints_fit_every_requirement(project: dict[str, list[str]]) -> Non
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
 
+def test_everything_imported_is_declared(project: dict[str, list[str]]) -> None:
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "test" for line in lines]
+    declared = {Requirement(line).name.lower() for line in [*project["dependencies"], *extras]}
+    providers = importlib.metadata.packages_distributions()
+    for path in MODULES:
+        for name in imported_packages(path) - set(sys.stdlib_module_names) - {"napari_seg3d"}:
+            provider = {provider.lower() for provider in providers.get(name, [name])}
+            assert provider & declared, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The top-level names that a file imports from outside its own package."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def test_version_is_told_alike_everywhere(project: dict[str, str]) -> None:
     import napari_seg3d
 
@@ -261,7 +282,9 @@ def test_dangerous_calls_are_seen(line: str, tmp_path: Path) -> None:
 
 def test_safe_calls_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text("torch.load(f, weights_only=True)\nnp.load(f)\nyaml.safe_load(f)\nsubprocess.run([x])\nmodel.eval()")
+    path.write_text(
+        "torch.load(f, weights_only=True)\nnp.load(f)\nyaml.safe_load(f)\nsubprocess.run([x])\nmodel.eval()"
+    )
     assert not any(is_dangerous(name, call) for name, call in calls(path))
 
 

@@ -1,0 +1,98 @@
+"""Pages that are written from the code at every build: the settings of a plan, and the commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from napari_seg3d.cli import make_parser
+from napari_seg3d.model.plan import Plan
+
+TITLES = {
+    "Plan": "The plan",
+    "UNet": "Network: unet",
+    "MonaiUNet": "Network: monai-unet",
+    "UNETR": "Network: unetr",
+    "Augmentation": "Augmentation",
+    "PlanLabel": "A label",
+    "PlanRegion": "A region",
+}
+WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
+
+
+def type_in_words(schema: Mapping[str, Any]) -> str:
+    """The type and bounds of a JSON schema's property, in words."""
+    if "anyOf" in schema:
+        return " or ".join(type_in_words(part) for part in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "$ref" in schema:
+        return reference(schema)
+    if "discriminator" in schema:
+        return " or ".join(reference(part) for part in schema["oneOf"])
+    if schema.get("type") == "array":
+        items = schema.get("prefixItems")
+        if items:
+            return f"{len(items)} of: {type_in_words(items[0])}"
+        return f"list of: {type_in_words(schema['items'])}"
+    if schema.get("type") == "object":
+        return "object"
+    return WORDS[schema["type"]] + bounds(schema)
+
+
+def reference(schema: Mapping[str, Any]) -> str:
+    """A link to the section of a nested object."""
+    title = TITLES[schema["$ref"].rsplit("/", 1)[-1]]
+    return f"[{title}](#{title.lower().replace(':', '').replace(' ', '-')})"
+
+
+def bounds(schema: Mapping[str, Any]) -> str:
+    """What a number may be, in words."""
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    said = [f"{word} {schema[key]:,}" for key, word in words.items() if key in schema]
+    return ", " + " ".join(said) if said else ""
+
+
+def plan_page() -> Iterator[str]:
+    """A table for each part of the plan."""
+    schema = Plan.model_json_schema()
+    parts = {"Plan": schema, **schema["$defs"]}
+    for name, title in TITLES.items():
+        part = parts.pop(name)
+        yield f"## {title}\n"
+        yield "| setting | type | default | meaning |"
+        yield "|---|---|---|---|"
+        for key, field in part["properties"].items():
+            default = f"`{json.dumps(field['default'])}`" if "default" in field and field["default"] is not None else ""
+            yield f"| `{key}` | {type_in_words(field)} | {default} | {field.get('description', '')} |"
+        yield ""
+    if parts:
+        raise ValueError(f"Parts of the plan without a title: {', '.join(parts)}")
+
+
+def commands_page() -> Iterator[str]:
+    """The help of the command and of each of its parts."""
+    parser = make_parser()
+    yield f"```text\n{parser.format_help()}```\n"
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        yield f"## {name}\n\n```text\n{command.format_help()}```\n"
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write the pages that others include."""
+    folder = Path(app.srcdir) / "reference" / "generated"
+    folder.mkdir(exist_ok=True)
+    for name, page in {"plan.md": plan_page, "commands.md": commands_page}.items():
+        (folder / name).write_text("\n".join(page()), encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Take part in the build."""
+    app.connect("builder-inited", write_pages)
+    return {"parallel_read_safe": True}
