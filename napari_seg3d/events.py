@@ -1,9 +1,9 @@
 """What long work reports.
 
-Long work is a generator of these frozen events. It knows no thread, queue or callback: the command line prints the events,
-the window turns them into signals, a test lists them. Whoever consumes a job stops it by closing the generator, whose
-``finally`` saves and frees in the thread that ran it. A job that is not closed early ends with exactly one `Finished` or
-`Failed`; no exception leaves it (see `job`).
+Long work is a generator of these frozen events. It knows no thread, queue or callback: the command line prints the
+events, the window turns them into signals, a test lists them. Whoever consumes a job stops it by closing the
+generator, whose ``finally`` saves and frees in the thread that ran it. A job that is not closed early ends with
+exactly one `Finished` or `Failed`; no exception leaves it (see `job`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """One optimiser step was made. `loss` is that of the batch, `memory_mb` the peak on the device (or of the process)."""
+    """One optimiser step was made; `loss` is that of the batch, `memory_mb` the peak on the device (or of the process)."""
 
     step: int
     epoch: int
@@ -112,31 +112,40 @@ class Finished(Event):
 def job(function: Callable[P, Iterator[Event]]) -> Callable[P, Iterator[Event]]:
     """Make a generator function a job: what it raises becomes its last event, a `Failed`.
 
-    A worker thread or process can then iterate it blindly. Closing the generator runs its ``finally`` as usual.
+    A worker thread or process can then iterate it blindly. Closing the generator runs its ``finally`` as usual; what
+    that raises leaves `close`, because a generator that is being closed can yield nothing any more.
     """
 
     @functools.wraps(function)
     def events(*args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
         try:
             yield from function(*args, **kwargs)
-        except Seg3dError as error:
-            yield Failed(str(error), traceback.format_exc())
-        except MemoryError:
-            yield Failed(
-                "The computer's memory is full. Close other programs, or choose a smaller patch or batch.",
-                traceback.format_exc(),
-            )
         except Exception as error:
+            if _is_closing(error):
+                raise
             yield Failed(_in_words(error), traceback.format_exc())
 
     return events
 
 
+def _is_closing(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, GeneratorExit):
+        error = error.__context__
+    return error is not None
+
+
 def _in_words(error: Exception) -> str:
+    if isinstance(error, Seg3dError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "The computer's memory is full. Close other programs, or choose a smaller patch or batch."
     # torch is not imported here: the core must start without it, so its error is known by name.
     if type(error).__name__ == "OutOfMemoryError":
         return "The GPU's memory is full. Choose a smaller patch or batch, close other GPU programs, or use the CPU."
-    return f"Unexpected {type(error).__name__}: {error}. This is a defect of napari-seg3d; please report it with the details."
+    return (
+        f"Unexpected {type(error).__name__}: {error}. "
+        "This is a defect of napari-seg3d; please report it with the details."
+    )
 
 
 def result_of(events: Iterator[Event]) -> Any:
