@@ -265,7 +265,7 @@ class CurvesView(QWidget):
                 plot.getAxis(side).setPen(axis)
                 plot.getAxis(side).setTextPen(colours.text)
         faint = QColor(colours.accent)
-        faint.setAlpha(90)
+        faint.setAlpha(130)
         self._step_line.setPen(pg.mkPen(faint, width=1))
         self._loss_line.setPen(pg.mkPen(colours.accent, width=2))
         self._mean_line.setPen(pg.mkPen(colours.text, width=2, style=Qt.PenStyle.DashLine))
@@ -295,9 +295,11 @@ class CurvesView(QWidget):
         if self._curves.add(event) and not self._timer.isActive():
             self._timer.start()
 
-    def show_history(self, events: Iterable[Event], label_colours: Mapping[str, str]) -> None:
-        """Draw the curves of a training that ran before."""
-        self.clear(label_colours)
+    def show_history(
+        self, events: Iterable[Event], label_colours: Mapping[str, str], steps_per_epoch: float = 50.0
+    ) -> None:
+        """Draw the curves of a training that ran before, or of the part of one that is over."""
+        self.clear(label_colours, steps_per_epoch)
         for event in events:
             self._curves.add(event)
         self._draw()

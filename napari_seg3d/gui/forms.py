@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -224,6 +224,15 @@ class WheelGuard(QObject):
                 box.installEventFilter(self)
 
 
+def combo(tooltip: str) -> QComboBox:
+    """Return a combo box that fits a narrow dock, however long its entries are."""
+    box = QComboBox()
+    box.setToolTip(tooltip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(6)
+    return box
+
+
 def editor_for(setting: Setting) -> Editor:
     """Return the widget that suits the setting's type."""
     kind = setting.annotation
@@ -250,9 +259,7 @@ def editor_for(setting: Setting) -> Editor:
 
 
 def _choice_editor(setting: Setting) -> Editor:
-    box = QComboBox()
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(6)
+    box = combo(setting.tooltip)
     choices = ((None,) if setting.optional else ()) + setting.choices
     for choice in choices:
         shown = choice.value if isinstance(choice, Enum) else choice
@@ -393,14 +400,22 @@ class SettingsForm(QWidget):
     sections : mapping of str to sequence of str
         Heading -> names of fields in the order in which they are shown; dotted names reach inside. Fields that the
         settings at hand do not have are left out.
+    judged_elsewhere : collection of str
+        Fields that cannot be changed alone, so that only the maker of the settings can tell whether a change fits.
     """
 
     #: The user changed something; `changes()` and `problem` are up to date.
     changed = Signal()
 
-    def __init__(self, sections: Mapping[str, Sequence[str]], parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        sections: Mapping[str, Sequence[str]],
+        judged_elsewhere: Collection[str] = (),
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._sections = sections
+        self._judged_elsewhere = frozenset(judged_elsewhere)
         self._base: BaseModel | None = None
         self._changes: dict[str, Any] = {}
         self._lines: dict[str, _Line] = {}
@@ -498,6 +513,8 @@ class SettingsForm(QWidget):
             return {}
         values = self._base.model_dump()
         for name, value in self._changes.items():
+            if name in self._judged_elsewhere:
+                continue
             *path, last = name.split(".")
             place = values
             for part in path:

@@ -144,6 +144,13 @@ def _check_identical(path: Path, label_map: LabelMap) -> None:
 
 
 @job
+def read_labels(path: Path, files: CaseFiles | None) -> Iterator[Event]:
+    """Read a label file with the names of its case; Finished.result = LabelMap."""
+    yield Progress("reading", 0)
+    yield Finished(read_label_map(path, None if files is None else files.table))
+
+
+@job
 def read_volumes(paths: Sequence[Path]) -> Iterator[Event]:
     """Read images; Finished.result = dict of path -> Volume."""
     volumes = {}

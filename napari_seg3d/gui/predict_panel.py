@@ -1,0 +1,456 @@
+"""The Predict page: a model, the cases it shall label, and what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..cases.case import CaseFiles
+from ..errors import Seg3dError
+from ..events import Event, Failed, Finished, Saved, Warned
+from ..volumes.volume import Volume
+from .box_chooser import BoxChooser
+from .forms import WheelGuard, combo
+from .labels_from_file import LabelsFromFile
+from .layers import Display, image_layer
+from .model_facts import ModelFacts, misfit, oddities, read_model_facts
+from .navigate import show_page
+from .result_list import Result, ResultList
+from .run_view import output_colours
+from .widgets import EmptyState, MainButton, Panel, quiet_label, swatches
+from .work import Job
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from .workspace import Workspace
+
+_BROWSE = "browse…"
+#: Whom to predict, by key, with how it is called; "{}" is the number of cases.
+TARGETS = {
+    "this": "this case",
+    "selected": "selected cases ({})",
+    "missing": "cases not yet predicted ({})",
+    "all": "all cases ({})",
+}
+#: Seconds between two updates of the case table while many cases are predicted.
+_REFRESH_S = 5.0
+
+
+class PredictPanel(Panel):
+    """Everything about predicting with a trained model.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    viewer : napari.Viewer
+    """
+
+    def __init__(self, workspace: Workspace, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(workspace, viewer, parent)
+        self._facts: ModelFacts | None = None
+        self._problem = ""
+        self._left_out: list[str] = []
+        self._failure: Failed | None = None
+        self._there: frozenset[str] = frozenset()
+        self._refreshed = 0.0
+        self._maps: dict[Job, tuple[str, str]] = {}
+        self._labels = LabelsFromFile(workspace, viewer)
+        self._build()
+        self._connect()
+        self._results_changed()
+
+    # What the page is made of
+
+    def _build(self) -> None:
+        self.model_box = combo("The trained model: a run of this project, or a file from elsewhere")
+        self._model_words = quiet_label()
+        self._model_words.setTextFormat(Qt.TextFormat.RichText)
+        self._model_words.setToolTip("What the model wants to see and what it finds")
+        self._fit = quiet_label()
+        self._fit.setToolTip("Whether the cases fit the model")
+        self.target_box = combo("Which cases to label; mark several in the table of the Data page")
+        for key in TARGETS:
+            self.target_box.addItem(TARGETS[key], key)
+        self.device_box = combo("What computes: automatic takes the first GPU, or else the CPU")
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("With", self.model_box)
+        form.addRow(self._model_words)
+        form.addRow("For", self.target_box)
+        form.addRow(self._fit)
+        form.addRow("Device", self.device_box)
+        self.body.addLayout(form)
+        self.body.addLayout(self._build_options())
+        self.predict_button = MainButton("Predict", "Label the cases in the background; the window stays usable")
+        self.stop_button = QPushButton("Stop")
+        self.stop_button.setToolTip("End the prediction; cases that are done are kept")
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.predict_button, 2)
+        buttons.addWidget(self.stop_button, 1)
+        self.body.addLayout(buttons)
+        self.results = ResultList()
+        self.body.addWidget(self.results, 1)
+        self.body.addStretch(0)
+        viewer = self.viewer
+        self.set_empty_state(
+            EmptyState(
+                "No dataset is open",
+                "Open a folder with cases first, then label them here with a trained model.",
+                [("To the Data page", "Choose a dataset folder there", lambda: show_page(viewer, "Data"))],
+            )
+        )
+        self._guard = WheelGuard(self)
+        self._guard.watch(self)
+
+    def _build_options(self) -> QVBoxLayout:
+        self.mirrors = QCheckBox("Mirrors: predict mirrored copies too and average")
+        self.mirrors.setToolTip("A little better and up to eight times slower (test-time augmentation)")
+        self.box = BoxChooser(self.workspace, self.viewer)
+        self.uncertainty = QCheckBox("Uncertainty map")
+        self.uncertainty.setToolTip("Also show where the model hesitates: 0 certain, 1 undecided")
+        self.probabilities = QCheckBox("Probability maps")
+        self.probabilities.setToolTip("Also show the probability of each class, 0 to 1")
+        self.again = QCheckBox("Again")
+        self.again.setToolTip(
+            "Also predict cases again that this model has predicted before; the old files are replaced"
+        )
+        options = QVBoxLayout()
+        options.setSpacing(3)
+        options.addWidget(self.mirrors)
+        options.addWidget(self.box)
+        maps = QHBoxLayout()
+        maps.addWidget(self.uncertainty)
+        maps.addWidget(self.probabilities)
+        maps.addStretch(1)
+        options.addLayout(maps)
+        options.addWidget(self.again)
+        return options
+
+    def _connect(self) -> None:
+        self.model_box.activated.connect(self._model_chosen)
+        for box in (self.target_box, self.device_box):
+            box.activated.connect(self._enable)
+        self.mirrors.toggled.connect(self._list_results)
+        self.again.toggled.connect(self._enable)
+        self.box.changed.connect(self._enable)
+        self.predict_button.clicked.connect(self.predict)
+        self.stop_button.clicked.connect(self._stop)
+        self.results.wanted.connect(self._show_file)
+        # psygnal and napari hold bound methods weakly: a closed panel is not kept alive by these.
+        workspace = self.workspace
+        workspace.dataset_changed.connect(self._results_changed)
+        workspace.results_changed.connect(self._results_changed)
+        workspace.case_changed.connect(self._enable)
+        workspace.selection_changed.connect(self._enable)
+        workspace.jobs_changed.connect(self._enable)
+        workspace.job_started.connect(self._job_started)
+        workspace.job_event.connect(self._take_event)
+        workspace.job_ended.connect(self._job_ended)
+
+    # The model
+
+    @property
+    def model(self) -> Path | None:
+        """The chosen run folder or model file."""
+        path: Path | None = self.model_box.currentData()
+        return path
+
+    def choose_model(self, path: Path) -> None:
+        """Choose a model that is in the list."""
+        for index in range(self.model_box.count()):
+            if self.model_box.itemData(index) == path:
+                self.model_box.setCurrentIndex(index)
+        self._read_model()
+
+    def _model_chosen(self) -> None:
+        if self.model_box.currentData() == _BROWSE:
+            self.model_box.setCurrentIndex(0)
+            path, _ = QFileDialog.getOpenFileName(self, "Model", "", "Models (*.safetensors)")
+            if path:
+                self._add_model(Path(path))
+                return
+        self._read_model()
+
+    def _add_model(self, path: Path) -> None:
+        try:
+            self.workspace.add_model(path)
+        except Seg3dError as error:
+            self.messages.show_message("error", str(error))
+            return
+        self.choose_model(path)
+
+    def _read_model(self) -> None:
+        self._facts, self._problem = None, ""
+        if self.model is not None:
+            try:
+                self._facts = read_model_facts(self.model)
+            except Seg3dError as error:
+                self._problem = str(error)
+        if self._facts is None:
+            none = "No model yet: train one on the Train page, or browse for a model file in the list above."
+            self._model_words.setText(f"⚠ {self._problem}" if self._problem else none)
+        else:
+            names = swatches(output_colours(self._facts.plan).items())
+            self._model_words.setText(f"{self._facts.in_words()} Finds {names}.")
+        self._list_results()
+
+    def _results_changed(self) -> None:
+        self.show_empty(self.workspace.dataset is None)
+        chosen = self.model
+        self.model_box.clear()
+        for name, path in self.workspace.models():
+            self.model_box.addItem(name, path)
+            self.model_box.setItemData(self.model_box.count() - 1, str(path), Qt.ItemDataRole.ToolTipRole)
+        if not self.model_box.count():
+            self.model_box.addItem("none yet", None)
+        self.model_box.addItem(_BROWSE, _BROWSE)
+        paths = [self.model_box.itemData(i) for i in range(self.model_box.count())]
+        self.model_box.setCurrentIndex(paths.index(chosen) if chosen in paths else 0)
+        self._read_model()
+
+    # Whom to predict
+
+    @property
+    def folder(self) -> Path | None:
+        """Where predictions with this model and these options are kept, so that none is written over another's."""
+        if self.model is None or self.workspace.output is None:
+            return None
+        name = self.model.stem if self.model.is_file() else self.model.name
+        return self.workspace.predictions_folder / (f"{name} mirrored" if self.mirrors.isChecked() else name)
+
+    def cases(self, target: str) -> tuple[CaseFiles, ...]:
+        """Return the cases that a choice of `TARGETS` means."""
+        dataset = self.workspace.dataset
+        if dataset is None:
+            return ()
+        if target == "this":
+            return tuple(case for case in dataset.cases if case.id == self.workspace.case_id)
+        if target == "selected":
+            return tuple(case for case in dataset.cases if case.id in self.workspace.selected)
+        if target == "missing":
+            return tuple(case for case in dataset.cases if not self._is_there(case))
+        return dataset.cases
+
+    def _is_there(self, case: CaseFiles) -> bool:
+        return case.id in self._there
+
+    def _fitting(self) -> tuple[CaseFiles, ...]:
+        """Return the chosen cases that the model can predict and that are not predicted already."""
+        target = self.target_box.currentData()
+        facts = self._facts
+        if facts is None:
+            return ()
+        fitting = tuple(case for case in self.cases(target) if not misfit(facts, case))
+        if target == "this" or self.again.isChecked():
+            return fitting
+        return tuple(case for case in fitting if not self._is_there(case))
+
+    def _predicting(self) -> Job | None:
+        jobs = self.workspace.jobs
+        return next((job for job in (jobs.current, *jobs.queue) if job is not None and job.kind == "predict"), None)
+
+    def _enable(self, *_: object) -> None:
+        """Say whether the cases fit, and let only that be pressed which makes sense now."""
+        one = self.target_box.currentData() == "this"
+        for index, (key, text) in enumerate(TARGETS.items()):
+            case_id = self.workspace.case_id
+            shown = f"{text} ({case_id})" if key == "this" and case_id else text
+            self.target_box.setItemText(index, shown.format(len(self.cases(key))))
+        self.box.setEnabled(one)
+        self.again.setVisible(not one)
+        boxed = self.box.is_wanted
+        undrawn = boxed and self.box.box is None
+        self._fit.setText(self._fit_in_words(undrawn))
+        predicting = self._predicting()
+        fits = bool(self._fitting()) and not undrawn
+        self.predict_button.setEnabled(fits and predicting is None)
+        there = one and not boxed and any(self._is_there(case) for case in self._fitting())
+        self.predict_button.setText(
+            "Predicting …" if predicting is not None else "Predict again" if there else "Predict"
+        )
+        self.stop_button.setVisible(predicting is not None)
+        self.stop_button.setEnabled(predicting is not None)
+        self._list_devices()
+
+    def _fit_in_words(self, box_is_missing: bool) -> str:
+        facts, target = self._facts, self.target_box.currentData()
+        cases = self.cases(target)
+        if facts is None:
+            return ""
+        if not cases:
+            return {
+                "this": "No case is open: double click one on the Data page, or choose other cases here.",
+                "selected": "No cases are marked in the table of the Data page.",
+                "missing": "This model has predicted all cases.",
+            }.get(target, "The dataset has no cases.")
+        problems = [problem for case in cases if (problem := misfit(facts, case))]
+        if problems:
+            more = f" {len(problems)} of {len(cases)} cases are left out." if len(cases) > 1 else ""
+            return f"⚠ {problems[0]}{more}"
+        if box_is_missing:
+            return "Draw a rectangle on the slice: press Draw, then drag over the image."
+        words = oddities(facts, self.workspace.case if target == "this" else None, self.workspace.dataset)
+        if words:
+            return f"⚠ {' '.join(words)}"
+        if target == "this":
+            there = self._is_there(cases[0])
+            return f"{cases[0].id} fits." + (
+                " It was predicted before; predicting again replaces the file." if there else ""
+            )
+        left = sum(map(self._is_there, cases)) if not self.again.isChecked() else 0
+        return f"All {len(cases)} cases fit." + (f" {left} were predicted before and are left out." if left else "")
+
+    def _list_devices(self) -> None:
+        names = ("auto", *(self.workspace.settings.get("devices", []) or ["cpu"]))
+        if [self.device_box.itemData(i) for i in range(self.device_box.count())] != list(names):
+            self.device_box.clear()
+            for name in names:
+                self.device_box.addItem({"auto": "automatic", "cpu": "CPU"}.get(name, name), name)
+
+    # Predicting
+
+    def predict(self) -> None:
+        """Predict the chosen cases."""
+        model, folder, cases = self.model, self.folder, self._fitting()
+        if model is None or folder is None or not cases or self._predicting() is not None:
+            return
+        kwargs: dict[str, object] = {
+            "model": model,
+            "device": self.device_box.currentData(),
+            "mirrors": self.mirrors.isChecked(),
+            "uncertainty": self.uncertainty.isChecked(),
+            "probabilities": self.probabilities.isChecked(),
+        }
+        if self.box.is_wanted:
+            if (box := self.box.box) is None:
+                return
+            # Part of a prediction is no prediction of the case: it becomes a layer, not a file that is scored.
+            function, kwargs = "predict", {**kwargs, "case": cases[0], "roi": box}
+        else:
+            one = self.target_box.currentData() == "this"
+            overwrite = one or self.again.isChecked()
+            function, kwargs = "predict_many", {**kwargs, "cases": cases, "output": folder, "overwrite": overwrite}
+        title = f"Predicting {cases[0].id}" if len(cases) == 1 else f"Predicting {len(cases)} cases"
+        self.messages.clear()
+        self.workspace.start(Job(title, f"napari_seg3d.prediction.predict:{function}", kwargs, "process", "predict"))
+        self._enable()
+
+    def _stop(self) -> None:
+        if (job := self._predicting()) is not None:
+            self.workspace.jobs.drop(job)
+            self.stop_button.setEnabled(False)
+
+    def _job_started(self, job: Job) -> None:
+        if job.kind == "predict":
+            self._left_out, self._failure = [], None
+        self._enable()
+
+    def _take_event(self, job: Job, event: Event) -> None:
+        if job in self._maps and isinstance(event, Finished):
+            self._add_maps(*self._maps[job], {path.name: volume for path, volume in event.result.items()})
+        if job.kind != "predict":
+            return
+        if isinstance(event, Warned):
+            self._left_out.append(event.message)
+        elif isinstance(event, Failed):
+            self._failure = event
+        elif isinstance(event, Saved) and time.monotonic() - self._refreshed > _REFRESH_S:
+            self._refreshed = time.monotonic()
+            self.workspace.refresh_results()
+        elif isinstance(event, Finished):
+            self._show_result(job, event)
+
+    def _show_result(self, job: Job, event: Finished) -> None:
+        name = self._name_of(job)
+        if "case" in job.kwargs:
+            prediction = event.result
+            self._labels.add(prediction.label_map, prediction.case_id, f"{name} box")
+            maps = {f"probability of {key}": volume for key, volume in (prediction.probabilities or {}).items()}
+            if prediction.uncertainty is not None:
+                maps["uncertainty"] = prediction.uncertainty
+            self._add_maps(prediction.case_id, name, maps)
+        elif len(job.kwargs["cases"]) == 1 and job.kwargs["cases"][0].id == self.workspace.case_id:
+            case_id = job.kwargs["cases"][0].id
+            self._labels.show(case_id, event.result[0], name)
+            paths = sorted(event.result[0].parent.glob(f"{case_id}.[pu]*.nii.gz"))
+            if paths and (job.kwargs["uncertainty"] or job.kwargs["probabilities"]):
+                task = Job(
+                    "Reading maps", "napari_seg3d.gui.tasks:read_volumes", {"paths": paths}, "thread", "maps", True
+                )
+                self._maps[task] = (case_id, name)
+                self.workspace.start(task)
+        text = event.message
+        if self._left_out:
+            text = f"{text} {len(self._left_out)} were left out."
+        self.messages.show_message("warning" if self._left_out else "info", text, "\n".join(self._left_out))
+
+    def _add_maps(self, case_id: str, name: str, maps: Mapping[str, Volume]) -> None:
+        if case_id != self.workspace.case_id:
+            return
+        for key, volume in maps.items():
+            what = key.removeprefix(f"{case_id}.").removesuffix(".nii.gz").replace("-", " ")
+            layer = image_layer(volume, name=f"{name} {what}", case_id=case_id, display=Display(0.0, 1.0, 0.0, 1.0))
+            layer.colormap = "inferno"
+            layer.opacity = 0.6
+            layer.visible = "uncertainty" in what
+            self.viewer.add_layer(layer)
+            # Below the labels, so that these stay readable.
+            images = [i for i, other in enumerate(self.viewer.layers[:-1]) if isinstance(other, Image)]
+            self.viewer.layers.move(len(self.viewer.layers) - 1, max(images, default=-1) + 1)
+
+    def _job_ended(self, job: Job, how: str) -> None:
+        self._maps.pop(job, None)
+        if job.kind == "predict":
+            if how in ("failed", "crashed") and self._failure is not None:
+                self.messages.show_message("error", self._failure.message, self._failure.details)
+            elif how == "stopped":
+                self.messages.show_message("info", "Stopped. Cases that were done are kept and listed below.")
+        self._enable()
+
+    @staticmethod
+    def _name_of(job: Job) -> str:
+        if "output" in job.kwargs:
+            return Path(job.kwargs["output"]).name
+        model = Path(job.kwargs["model"])
+        return model.stem if model.is_file() else model.name
+
+    # Results
+
+    def _list_results(self, *_: object) -> None:
+        folder, workspace = self.folder, self.workspace
+        ids = () if workspace.dataset is None else {case.id for case in workspace.dataset.cases}
+        found = {case_id: paths for case_id, paths in workspace.predictions.items() if case_id in ids}
+        self._there = frozenset(case_id for case_id, paths in found.items() if folder in {p.parent for p in paths})
+        self.results.show_results(
+            [
+                # The workspace scores the newest prediction of a case.
+                Result(case_id, path, self._maker(path), workspace.scores.get(case_id) if path == paths[0] else None)
+                for case_id, paths in found.items()
+                for path in paths
+            ]
+        )
+        self._enable()
+
+    def _maker(self, path: Path) -> str:
+        """Return the model that made a prediction, after which its folder is named; empty where it has no own folder."""
+        output = self.workspace.output
+        return "" if output is None or path.parent == self.workspace.predictions_folder else path.parent.name
+
+    def _show_file(self, result: Result) -> None:
+        self._labels.show(result.case_id, result.path, result.by or "prediction")

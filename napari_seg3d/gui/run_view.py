@@ -1,0 +1,203 @@
+"""One training run on the screen: its curves, how it stands, and its newest validation predictions to look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from ..errors import Seg3dError
+from ..events import EpochDone, Event, Progress, Step, Validated
+from ..model.plan import Plan
+from ..training.run import RunFacts, RunFolder, list_runs, read_history
+from .curves import CurvesView
+from .forms import WheelGuard, combo
+from .widgets import duration, quiet_label
+
+#: States in which a run can go on.
+RESUMABLE = ("stopped", "interrupted", "failed")
+#: Seconds between two changes of the numbers below the curves.
+_STATUS_EVERY_S = 0.4
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run as the list shows it. `state` is that of its folder, but "interrupted" where nobody trains any more."""
+
+    folder: Path
+    state: str
+    facts: RunFacts
+
+    @property
+    def text(self) -> str:
+        """Name and state."""
+        return f"{self.folder.name} · {self.state}"
+
+
+def runs_in(folder: Path, running: Path | None) -> list[RunEntry]:
+    """Return the runs in a folder, newest first; damaged ones are left out. `running` is the one that trains now."""
+    entries = []
+    for run in list_runs(folder):
+        try:
+            facts = RunFolder.open(run).facts()
+        except Seg3dError:
+            continue
+        # A run that says of itself that it runs, but is not ours, was killed.
+        state = "interrupted" if facts.state == "running" else facts.state
+        entries.append(RunEntry(run, "running" if run == running else state, facts))
+    return entries
+
+
+def output_colours(plan: Plan) -> dict[str, str]:
+    """Return the colours of what a plan learns, by the names under which its Dice is reported."""
+    outputs = plan.regions if plan.targets == "regions" else plan.labels
+    return {output.name: output.color for output in outputs}
+
+
+def memory_in_words(megabytes: float) -> str:
+    """Say an amount of memory: "830 MB", "7.1 GB"."""
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
+
+
+class RunView(QWidget):
+    """The runs of the project, the curves of the chosen one, and its validation predictions."""
+
+    #: Another run is shown, or none.
+    chosen = Signal()
+    #: Run folder and case whose newest validation prediction the user wants to see.
+    validation_wanted = Signal(object, str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._entries: list[RunEntry] = []
+        self._running: Path | None = None
+        self._shown: Path | None = None
+        self._facts: Mapping[str, str] = {}
+        self._status_at = 0.0
+        self._box = combo("The training whose curves are shown; earlier ones of this project are in the list")
+        self._box.activated.connect(lambda index: self.show_run(self._box.itemData(index)))
+        self._status = quiet_label()
+        self.curves = CurvesView()
+        self._case = combo("Validation case; its newest prediction by this run is shown beside the truth")
+        self._look = QPushButton("Show validation prediction")
+        self._look.setToolTip("Add the newest prediction of the case as a label layer; the case is opened if needed")
+        self._look.clicked.connect(self._ask_for_validation)
+        top = QHBoxLayout()
+        top.addWidget(QLabel("Run"))
+        top.addWidget(self._box, 1)
+        looking = QHBoxLayout()
+        looking.addWidget(self._case, 1)
+        looking.addWidget(self._look)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addLayout(top)
+        layout.addWidget(self._status)
+        layout.addWidget(self.curves, 1)
+        layout.addLayout(looking)
+        self._guard = WheelGuard(self)
+        self._guard.watch(self)
+        self.refresh(None, None)
+
+    @property
+    def entry(self) -> RunEntry | None:
+        """The run that is shown."""
+        return next((entry for entry in self._entries if entry.folder == self._shown), None)
+
+    @property
+    def running(self) -> Path | None:
+        """The run that trains now, once its folder is there."""
+        return self._running
+
+    @property
+    def count(self) -> int:
+        """How many runs there are."""
+        return len(self._entries)
+
+    def refresh(self, folder: Path | None, running: Path | None) -> None:
+        """Look again which runs there are in `folder`; `running` is the one that trains now."""
+        self._running = running
+        self._entries = [] if folder is None else runs_in(folder, running)
+        self._box.clear()
+        for entry in self._entries:
+            self._box.addItem(entry.text, entry.folder)
+        folders = [entry.folder for entry in self._entries]
+        if self._shown not in folders:
+            self.show_run(folders[0] if folders else None)
+        else:
+            self._box.setCurrentIndex(folders.index(self._shown))
+            self._show_facts()
+        self.setVisible(bool(self._entries))
+
+    def show_run(self, folder: Path | None) -> None:
+        """Show a run's curves so far."""
+        self._shown = folder
+        entry = self.entry
+        if entry is None:
+            self.curves.clear()
+        else:
+            self._box.setCurrentIndex(self._entries.index(entry))
+            try:
+                plan = RunFolder.open(entry.folder).plan
+                self.curves.show_history(read_history(entry.folder), output_colours(plan), plan.steps_per_epoch)
+            except Seg3dError as error:
+                self.curves.clear()
+                self._status.setText(str(error))
+        self._show_facts()
+        self.chosen.emit()
+
+    def take(self, run: Path, event: Event) -> None:
+        """Take an event of the training that runs now in `run`."""
+        if run != self._shown:
+            return
+        self.curves.add(event)
+        if isinstance(event, Validated):
+            self._enable_look(True)
+        now = time.monotonic()
+        if isinstance(event, Step | EpochDone | Progress) and now - self._status_at > _STATUS_EVERY_S:
+            self._status_at = now
+            self._say_status(event)
+
+    def _say_status(self, event: Step | EpochDone | Progress) -> None:
+        if isinstance(event, Progress):
+            done = f" {event.done:.0f} of {event.total:.0f}" if event.total else ""
+            parts = [f"{event.what}{done}"]
+        else:
+            epoch = event.epoch + 1 if isinstance(event, Step) else event.epoch
+            step = event.step if isinstance(event, Step) else event.steps
+            parts = [f"epoch {epoch}", f"step {step}"]
+        if event.seconds_left is not None:
+            parts.append(f"{duration(event.seconds_left)} left")
+        entry = self.entry
+        if entry is not None:
+            parts.append(entry.facts.device)
+        if isinstance(event, Step) and event.memory_mb is not None:
+            parts.append(memory_in_words(event.memory_mb))
+        self._status.setText(" · ".join(parts))
+
+    def _show_facts(self) -> None:
+        entry = self.entry
+        cases = () if entry is None else entry.facts.validation_ids
+        if [self._case.itemText(i) for i in range(self._case.count())] != list(cases):
+            self._case.clear()
+            self._case.addItems(list(cases))
+        self._case.setVisible(bool(cases))
+        self._look.setVisible(bool(cases))
+        self._enable_look(entry is not None and any((entry.folder / "validation").glob("*.nii*")))
+        if entry is None:
+            self._status.setText("")
+        elif entry.state != "running":
+            learned = f"{len(entry.facts.train_ids)} cases trained on, {len(cases)} validated"
+            self._status.setText(f"{entry.state} · {learned} · {entry.facts.device}")
+
+    def _enable_look(self, there: bool) -> None:
+        self._look.setEnabled(there)
+        self._case.setEnabled(there)
+
+    def _ask_for_validation(self) -> None:
+        if self._shown is not None:
+            self.validation_wanted.emit(self._shown, self._case.currentText())

@@ -1,0 +1,339 @@
+"""What to train on and how: the upper half of the Train page. Shows choices and reports them; knows no job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..cases.case import CaseFiles
+from ..cases.dataset import Dataset, Split, read_split, split_cases
+from ..model.networks import network_names, network_summary
+from ..model.planner import PRESETS
+from ..model.recipes import recipe_names, recipe_summary
+from .forms import NumberBox, WheelGuard, combo
+from .planning import AUTOMATIC, Choices
+from .widgets import Section, duration, quiet_label
+
+#: Seconds in the units in which a length can be given; "epochs" is the third.
+SECONDS = {"minutes": 60.0, "hours": 3600.0}
+_BROWSE = "browse…"
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """How cases are divided: by a file, or by chance with a seed."""
+
+    file: Path | None = None
+    validation_percent: int = 20
+    seed: int = 0
+
+    def of(self, dataset: Dataset) -> Split:
+        """Divide the labelled cases; raises `DatasetError` if the file does not fit the dataset."""
+        if self.file is not None:
+            split = read_split(self.file, dataset)
+            if split.validation:
+                return split
+            # A file with training and test cases only: validation comes out of training, never out of the test.
+            train, validation = self._drawn(split.train)
+            return Split(train, split.test, validation)
+        train, validation = self._drawn(dataset.labelled)
+        return Split(train, (), validation)
+
+    def _drawn(self, cases: Sequence[CaseFiles]) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
+        return split_cases(cases, validation_fraction=self.validation_percent / 100, seed=self.seed)
+
+    def in_words(self, split: Split) -> str:
+        """Say what is trained on, for example "40 labelled cases: 32 train, 8 validate (drawn with seed 0)"."""
+        count = len(split.train) + len(split.validation)
+        parts = [f"{len(split.train)} train", f"{len(split.validation)} validate"]
+        if split.test:
+            parts.append(f"{len(split.test)} kept for testing")
+        origin = f"from {self.file.name}" if self.file is not None else f"drawn by patient with seed {self.seed}"
+        cases = "case" if count == 1 else "cases"
+        return f"{count} labelled {cases}: {', '.join(parts)} ({origin})"
+
+
+class SplitWidget(QWidget):
+    """What is trained on, in one line, and how it is divided, folded away."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._file: Path | None = None
+        self._words = quiet_label()
+        self._percent = QSpinBox()
+        self._percent.setRange(0, 50)
+        self._percent.setSuffix(" %")
+        self._percent.setValue(20)
+        self._percent.setToolTip("Share of the cases that judge the model and are not learned from")
+        self._seed = QSpinBox()
+        self._seed.setRange(0, 2**31 - 1)
+        self._seed.setToolTip("Number from which the division and every random draw of the training follow")
+        self._file_button = QPushButton("Choose file…")
+        self._file_button.setToolTip('JSON file with lists of case ids under "train" and "test" or "validation"')
+        self._file_button.clicked.connect(self._choose_file)
+        self._clear = QToolButton()
+        self._clear.setText("×")
+        self._clear.setToolTip("Divide by chance instead of by the file")
+        self._clear.clicked.connect(lambda: self.set_file(None))
+        files = QHBoxLayout()
+        files.addWidget(self._file_button, 1)
+        files.addWidget(self._clear)
+        form = _form()
+        form.addRow("Validation", self._percent)
+        form.addRow("Seed", self._seed)
+        form.addRow("Split file", files)
+        self._fold = Section("Divided by", tooltip="How the cases are divided into training and validation")
+        self._fold.body.addLayout(form)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self._words)
+        layout.addWidget(self._fold)
+        for box in (self._percent, self._seed):
+            box.setKeyboardTracking(False)
+            box.valueChanged.connect(self._refresh)
+        self._guard = WheelGuard(self)
+        self._guard.watch(self)
+        self._refresh()
+
+    @property
+    def choice(self) -> SplitChoice:
+        """How the cases are divided."""
+        return SplitChoice(self._file, self._percent.value(), self._seed.value())
+
+    def set_choice(self, choice: SplitChoice) -> None:
+        """Show a choice, for example a remembered one."""
+        self._percent.setValue(choice.validation_percent)
+        self._seed.setValue(choice.seed)
+        self.set_file(choice.file)
+
+    def set_file(self, path: Path | None) -> None:
+        """Divide by a file, or by chance if None."""
+        self._file = path
+        self._refresh()
+
+    def say(self, text: str) -> None:
+        """Say what is trained on, or what is wrong with the division."""
+        self._words.setText(text)
+
+    def _choose_file(self) -> None:
+        start = str(self._file.parent) if self._file else ""
+        path, _ = QFileDialog.getOpenFileName(self, "Split file", start, "JSON (*.json)")
+        if path:
+            self.set_file(Path(path))
+
+    def _refresh(self) -> None:
+        by_file = self._file is not None
+        self._file_button.setText(self._file.name if self._file else "Choose file…")
+        self._clear.setVisible(by_file)
+        self._fold.set_title("Divided by " + (f"the file {self._file.name}" if self._file else "chance, seeded"))
+        self.changed.emit()
+
+
+class ChoicesWidget(QWidget):
+    """Plan or recipe, network, start, length, device and name of a training."""
+
+    changed = Signal()
+    name_edited = Signal()
+    #: The user wants to start from a model that is not in the list.
+    model_wanted = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._recipe = combo("What decides the settings: a plan made for these cases, or a published recipe")
+        self._recipe.addItem("Automatic plan", AUTOMATIC)
+        self._describe_last(self._recipe, "Spacing, patch, batch and depth follow from the cases and the memory")
+        for name in recipe_names():
+            if name != AUTOMATIC:
+                self._recipe.addItem(f"Recipe {name}", name)
+                self._describe_last(self._recipe, recipe_summary(name))
+        self._network = combo("The kind of network that learns")
+        for name in network_names():
+            self._network.addItem(name, name)
+            self._describe_last(self._network, network_summary(name))
+        self._start = combo("Start with fresh weights, or fine-tune a model that was trained before")
+        self._length = NumberBox()
+        self._length.setRange(0.1, 100_000)
+        self._length.setValue(10)
+        self._unit = combo("How long to train. With a time, the learning rate follows the clock and fits into it")
+        for unit in (*SECONDS, "epochs"):
+            self._unit.addItem(unit, unit)
+            self._describe_last(self._unit, "Rounds of training" if unit == "epochs" else "Time for everything")
+        for preset, (cpu_s, gpu_s) in PRESETS.items():
+            self._unit.addItem(f"preset {preset}", preset)
+            self._describe_last(self._unit, f"{duration(cpu_s)} on a CPU, {duration(gpu_s)} on a GPU")
+        self._length.setToolTip(self._unit.toolTip())
+        self._device = combo("What computes: automatic takes the first GPU, or else the CPU")
+        self._name = QLineEdit()
+        self._name.setToolTip("Name of the run: its folder, and the model's name on the Predict page")
+        self._folder = QToolButton()
+        self._folder.setText("…")
+        self._folder.setToolTip("Choose another project folder")
+        self._lay_out()
+        self.set_models([])
+        self.set_devices(())
+        for box in (self._recipe, self._network, self._unit, self._device):
+            box.activated.connect(self._edited)
+        self._start.activated.connect(self._start_chosen)
+        self._name.textEdited.connect(lambda: self.name_edited.emit())
+        self._length.valueChanged.connect(self._edited)
+        self._guard = WheelGuard(self)
+        self._guard.watch(self)
+        self._refresh()
+
+    def _lay_out(self) -> None:
+        length = _side_by_side(self._length, self._unit)
+        name = _side_by_side(self._name, self._folder)
+        form = _form(self)
+        for label, row in (
+            ("Plan", self._recipe),
+            ("Network", self._network),
+            ("Start from", self._start),
+            ("Length", length),
+            ("Device", self._device),
+            ("Run name", name),
+        ):
+            form.addRow(label, row)
+
+    @staticmethod
+    def _describe_last(box: QComboBox, text: str) -> None:
+        box.setItemData(box.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
+
+    @property
+    def folder_button(self) -> QToolButton:
+        """Opens the choice of the project folder."""
+        return self._folder
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return str(self._name.text()).strip()
+
+    def suggest_name(self, name: str) -> None:
+        """Show a free name, unless the user typed one."""
+        if not self._name.isModified() or not self.name:
+            self._name.setText(name)
+
+    def forget_name(self) -> None:
+        """Let the next suggestion replace the name, also one that was typed."""
+        self._name.setModified(False)
+
+    def choices(self, seed: int, changes: Mapping[str, object]) -> Choices:
+        """Return what is chosen, with what other parts of the page know."""
+        unit, length = self._unit.currentData(), float(self._length.value())
+        return Choices(
+            recipe=self._recipe.currentData(),
+            network=self._network.currentData(),
+            preset=unit if unit in PRESETS else "balanced",
+            budget_s=length * SECONDS[unit] if unit in SECONDS else None,
+            epochs=max(1, round(length)) if unit == "epochs" else None,
+            start=self._start.currentData(),
+            device=self._device.currentData(),
+            seed=seed,
+            changes=changes,
+        )
+
+    def set_models(self, models: Sequence[tuple[str, Path]]) -> None:
+        """Offer trained models to start from; what was chosen stays chosen if it is still there."""
+        chosen = self._start.currentData()
+        self._start.clear()
+        self._start.addItem("scratch", None)
+        for name, path in models:
+            self._start.addItem(f"model {name}", path)
+            self._describe_last(self._start, f"Fine-tune: weights and plan of {path}")
+        self._start.addItem(_BROWSE, _BROWSE)
+        paths = [path for _, path in models]
+        self._start.setCurrentIndex(paths.index(chosen) + 1 if chosen in paths else 0)
+
+    def start_from(self, path: Path) -> None:
+        """Choose a model that is offered."""
+        for index in range(self._start.count()):
+            if self._start.itemData(index) == path:
+                self._start.setCurrentIndex(index)
+        self._edited()
+
+    def set_devices(self, devices: Sequence[str]) -> None:
+        """Offer devices besides the automatic choice."""
+        chosen = self._device.currentData()
+        self._device.clear()
+        for name in ("auto", *(devices or ("cpu",))):
+            self._device.addItem({"auto": "automatic", "cpu": "CPU"}.get(name, name), name)
+        self._device.setCurrentIndex(max(0, self._device.findData(chosen)))
+
+    def remembered(self) -> dict[str, Any]:
+        """Return the choices as plain values, for the window's settings."""
+        return {
+            "recipe": self._recipe.currentData(),
+            "network": self._network.currentData(),
+            "length": self._length.value(),
+            "unit": self._unit.currentData(),
+            "device": self._device.currentData(),
+        }
+
+    def remember(self, values: Mapping[str, Any]) -> None:
+        """Show remembered choices; what no longer exists is passed over."""
+        boxes = {"recipe": self._recipe, "network": self._network, "unit": self._unit}
+        for key, box in {**boxes, "device": self._device}.items():
+            if (index := box.findData(values.get(key))) >= 0:
+                box.setCurrentIndex(index)
+        if isinstance(length := values.get("length"), int | float):
+            self._length.setValue(length)
+        self._refresh()
+
+    def _start_chosen(self) -> None:
+        if self._start.currentData() == _BROWSE:
+            self._start.setCurrentIndex(0)
+            self.model_wanted.emit()
+        self._edited()
+
+    def _edited(self, *_: object) -> None:
+        self._refresh()
+        self.changed.emit()
+
+    def _refresh(self) -> None:
+        """Show only what counts: a start model brings its plan, a recipe its network."""
+        automatic = self._recipe.currentData() == AUTOMATIC
+        from_model = self._start.currentData() is not None
+        self._recipe.setEnabled(not from_model)
+        self._network.setEnabled(automatic and not from_model)
+        unit = self._unit.currentData()
+        self._length.setVisible(unit not in PRESETS)
+        self._length.setDecimals(0 if unit == "epochs" else 12)
+
+
+def _form(parent: QWidget | None = None) -> QFormLayout:
+    form = QFormLayout() if parent is None else QFormLayout(parent)
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setSpacing(5)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def _side_by_side(wide: QWidget, narrow: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    row.setSpacing(4)
+    row.addWidget(wide, 1)
+    row.addWidget(narrow)
+    wide.setMinimumWidth(80)
+    wide.setSizePolicy(QSizePolicy.Policy.Ignored, wide.sizePolicy().verticalPolicy())
+    return row
