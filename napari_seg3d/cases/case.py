@@ -110,9 +110,16 @@ class CaseFiles:
         volumes = {name: read_volume(file.path, channel=file.channel) for name, file in self.modalities.items()}
         truth = None if self.best_truth is None else read_label_map(self.best_truth, self.table)
         case = Case(self.id, volumes, truth, None, self)
-        return case if self.mask is None else replace(case, mask=self._read_mask(self.mask, case.geometry))
+        return case if self.mask is None else replace(case, mask=self.read_mask(self.mask, case.geometry))
 
-    def _read_mask(self, path: Path, geometry: Geometry) -> NDArray[np.bool_]:
+    def read_mask(self, path: Path, geometry: Geometry) -> NDArray[np.bool_]:
+        """Return where a mask's file says that the organ is.
+
+        Raises
+        ------
+        FileError, GeometryError, LabelError
+            If the file is unreadable, on another grid, or holds more than two values.
+        """
         volume = read_volume(path)
         if difference := geometry.difference(volume.geometry):
             raise GeometryError(f"Case {self.id}: the mask does not lie on the grid of the images ({difference}).")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from ..errors import FileError
 from ..events import Event, Finished, Progress, Saved, job
 from ..volumes.atomic import write_text_whole
 from ..volumes.files import write_label_map, write_volume
@@ -182,7 +183,7 @@ def write_phantom_dataset(
         Its result is `folder`.
     """
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     names = {"0": "background"} | {str(label.value): label.name for label in MSD_BRAIN_TUMOUR.table}
     write_text_whole(folder / "labels.json", json.dumps({"labels": names}, indent=1) + "\n")
     for i in range(count):
@@ -192,13 +193,20 @@ def write_phantom_dataset(
         case = brain_phantom(case_seed, shape=shape)
         case_id = f"brain_{i + 1:03d}"
         target = folder / case_id
-        target.mkdir(exist_ok=True)
+        _make(target)
         for name, volume in case.modalities.items():
             write_volume(target / f"{case_id}_{name}.nii.gz", volume)
         if case.truth is not None:
             write_label_map(target / f"{case_id}_seg.nii.gz", case.truth)
         yield Saved(target, "case")
     yield Finished(folder, f"{count} made-up studies were written.", time.monotonic() - started)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"The folder {folder} cannot be made: {error.strerror}. Choose another one.") from error
 
 
 # --- the grid ---------------------------------------------------------------------------------------------------------
