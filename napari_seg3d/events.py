@@ -37,7 +37,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """One optimiser step was made; `loss` is that of the batch, `memory_mb` the peak on the device (or of the process)."""
+    """One optimiser step was made. `loss` is the batch's, `memory_mb` the peak on the device (or of the process)."""
 
     step: int
     epoch: int

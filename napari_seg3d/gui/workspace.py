@@ -6,6 +6,7 @@ by the two runners it is given (see `worker.JobRunner`): one for long jobs, one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -109,8 +110,10 @@ class Settings:
             return
         self._values[key] = value
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text_whole(self._path, json.dumps(self._values, indent=1, sort_keys=True))
+            # A full disk or a protected folder must not keep the user from the work.
+            with contextlib.suppress(OSError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_text_whole(self._path, json.dumps(self._values, indent=1, sort_keys=True))
 
 
 class Workspace:
@@ -412,13 +415,14 @@ class Workspace:
             self._score_predictions()
 
     def _remember(self, root: Path) -> None:
-        recent = [str(root), *(path for path in self.settings.get("recent", []) if path != str(root))]
+        recent = [str(root), *(str(path) for path in self.recent if path != root)]
         self.settings.set("recent", recent[:RECENT])
 
     @property
     def recent(self) -> list[Path]:
         """Dataset folders that were open before and still exist, newest first."""
-        return [Path(path) for path in self.settings.get("recent", []) if Path(path).exists()]
+        paths = [Path(path) for path in self.settings.get("recent", []) if isinstance(path, str)]
+        return [path for path in paths if path.exists()]
 
 
 def _predictions(folder: Path) -> dict[str, list[Path]]:
