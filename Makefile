@@ -5,7 +5,7 @@
 #   make test     all tests on PyQt5, then those of the window on PyQt6
 #   make lint     style, docstrings, import rules      make types    mypy
 #   make docs     the documentation, with fresh screenshots
-#   make bench    the benchmarks (see benchmarks/README.md)
+#   make bench DATA=/path/to/studies    the benchmarks (see benchmarks/README.md)
 #   make clean    remove what the targets made, but for the virtual environment
 #
 # Choices:  make demo PYTHON=/path/to/python3.12
@@ -19,6 +19,8 @@ PYTHON ?=
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# Windows that nobody looks at open on a screen of their own.
+SCREEN := xvfb-run -a -s '-screen 0 1920x1080x24'
 
 # What Qt, OpenGL and the virtual screen need, found from a minimal Debian 12 installation.
 SYSTEM_PACKAGES := xvfb xauth libegl1 libgl1 libdbus-1-3 libfontconfig1 libglib2.0-0 libxkbcommon-x11-0 \
@@ -106,7 +108,7 @@ setup: $(VENV)/.test
 .PHONY: demo
 demo: $(VENV)/.use
 	@if [ -n "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" ]; then $(BIN)/napari-seg3d demo --output demo-output; \
-	else xvfb-run -a -s '-screen 0 1920x1080x24' $(BIN)/napari-seg3d demo --headless --output demo-output; fi
+	else $(SCREEN) $(BIN)/napari-seg3d demo --headless --output demo-output; fi
 
 .PHONY: window
 window: $(VENV)/.use
@@ -137,17 +139,22 @@ types: $(VENV)/.test
 
 .PHONY: docs
 docs: $(VENV)/.docs
-	xvfb-run -a -s '-screen 0 1920x1080x24' $(BIN)/python docs/screenshots.py docs/screenshots
+	$(SCREEN) $(BIN)/python docs/screenshots.py docs/screenshots
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo "The documentation begins at docs/_build/html/index.html"
+
+# DATA is a folder that holds the studies Task04_Hippocampus and BraTS2013; without it their benchmarks are left out.
+DATA ?=
 
 .PHONY: bench
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/round_trip.py
-	$(BIN)/python benchmarks/window.py
-	$(BIN)/python benchmarks/brats.py
-	$(BIN)/python benchmarks/hippocampus.py
+	$(SCREEN) $(BIN)/python benchmarks/round_trip.py
+	$(SCREEN) $(BIN)/python benchmarks/window.py
+ifneq ($(DATA),)
+	$(BIN)/python benchmarks/brats.py $(DATA)/BraTS2013
+	$(BIN)/python benchmarks/hippocampus.py $(DATA)/Task04_Hippocampus
+endif
 
 .PHONY: clean
 clean:

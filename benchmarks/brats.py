@@ -65,7 +65,10 @@ def main() -> int:
         *("--budget", choices.budget, "--device", "cpu", "--seed", choices.seed),
     )
     begin = time.monotonic()
-    seg3d("predict", str(run), str(choices.data / held_out.id), "--output", str(predictions), "--device", "cpu")
+    seg3d(
+        *("predict", str(run), str(choices.data), "--split", str(split), "--part", "test"),
+        *("--output", str(predictions), "--device", "cpu"),
+    )
     seconds = time.monotonic() - begin
     scores = json.loads(seg3d("evaluate", str(predictions), str(choices.data), "--json"))["cases"][0]
 

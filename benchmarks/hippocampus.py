@@ -49,12 +49,16 @@ def main() -> int:
         *("--budget", choices.budget, "--device", "cpu", "--seed", choices.seed),
     )
     trained = time.monotonic()
-    images = [str(choices.data / "imagesTr" / f"{case}.nii.gz") for case in test]
-    seg3d("predict", str(run), *images, "--output", str(predictions), "--device", "cpu")
+    seg3d(
+        *("predict", str(run), str(choices.data), "--split", str(split), "--part", "test"),
+        *("--output", str(predictions), "--device", "cpu"),
+    )
     predicted = time.monotonic()
     scores = json.loads(seg3d("evaluate", str(predictions), str(choices.data), "--json"))
 
     print(json.dumps(scores, indent=1))
+    if sorted(case["case"] for case in scores["cases"]) != sorted(test):
+        raise RuntimeError("The scored cases are not the test cases of the split.")
     per_case = (predicted - trained) / len(test)
     print(f"train {trained - begin:.0f} s (budget {choices.budget}), predict {per_case:.2f} s a case; kept in {output}")
     print(f"mean foreground Dice of {len(test)} cases: {scores['mean_dice']:.4f} (promise {PROMISED_DICE})")
