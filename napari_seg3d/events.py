@@ -156,9 +156,13 @@ def result_of(events: Iterator[Event]) -> Any:
     Seg3dError
         With the message of the job's `Failed`.
     """
+    finished: Finished | None = None
     for event in events:
         if isinstance(event, Failed):
             raise Seg3dError(event.message)
         if isinstance(event, Finished):
-            return event.result
-    raise Seg3dError("The work ended without a result.")
+            # Not the end of the loop: what a job still has to tidy up comes behind its last event.
+            finished = event
+    if finished is None:
+        raise Seg3dError("The work ended without a result.")
+    return finished.result

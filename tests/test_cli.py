@@ -463,7 +463,7 @@ def test_evaluate_prints_and_writes(
     text = capsys.readouterr().out
     assert "Mean Dice" in text
     assert "HD95 is the larger" in text
-    rows = list(csv.DictReader(output.open(encoding="utf-8")))
+    rows = list(csv.DictReader(output.read_text(encoding="utf-8").splitlines()))
     assert {row["case"] for row in rows} == {"case04"}
     assert {row["label"] for row in rows if row["kind"] == "label"} == {"oedema", "enhancing tumour"}
     assert sorted(path.name for path in figures.iterdir()) == ["case04.png", "overview.png"]
@@ -642,7 +642,7 @@ def test_ctrl_c_saves_a_training_and_resume_finishes_it(dataset: Path, split: Pa
 
 
 def _steps(run: Path) -> int:
-    rows = list(csv.DictReader((run / "history.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((run / "history.csv").read_text(encoding="utf-8").splitlines()))
     return int(rows[-1]["step"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -479,4 +480,34 @@ def run_open(arguments: argparse.Namespace) -> int:
     from .window import open_window
 
     open_window(arguments.paths, arguments.dataset)
+    return 0
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """``demo``: the whole route on a made-up study, then the window or its screenshots."""
+    from .. import demo
+    from .window import has_display, open_window, take_screenshots
+
+    terminal = _terminal(arguments)
+    events = demo.demo(arguments.output, budget_s=arguments.budget, seed=arguments.seed, device=arguments.device)
+    try:
+        result: demo.Demo = follow(events, terminal).result
+    except StoppedError:
+        raise StoppedError(f"interrupted; what was done is in {arguments.output}.") from None
+    headless = arguments.headless or not has_display()
+    if headless:
+        terminal.note("Taking screenshots …")
+        began = time.monotonic()
+        pictures, why_not = take_screenshots(result.study, result.held_out, result.folder / "screenshots")
+        if why_not:
+            terminal.line(f"warning: no screenshots: {why_not}")
+        result = demo.with_time(result, "screenshots", time.monotonic() - began)
+        demo.write_report(result, pictures)
+    if arguments.json:
+        _print_json(demo.as_json(result))
+    else:
+        print(f"{demo.summary(result)}\n\n{result.seconds['total']:.0f} s in all. Report: {result.report}")
+    if not headless:
+        terminal.note("Opening napari; close its window to end.")
+        open_window(dataset=result.study, case=result.held_out)
     return 0

@@ -104,19 +104,23 @@ def follow(events: Iterator[Event], terminal: Terminal) -> Finished:
     StoppedError
         If the user stopped it.
     """
+    finished: Finished | None = None
     with _stop_signals() as stop, closing(_closable(events)) as running:
         for event in running:
             if isinstance(event, Finished):
-                terminal.end()
-                return event
-            if isinstance(event, Failed):
+                # Not the end of the loop: what a job still has to tidy up comes behind its last event.
+                finished = event
+            elif isinstance(event, Failed):
                 terminal.end()
                 raise JobFailedError(event.message, event.details)
-            terminal.show(event)
-            if stop:
-                terminal.note("stopping, and saving what is done …")
-                break
+            else:
+                terminal.show(event)
+                if stop:
+                    terminal.note("stopping, and saving what is done …")
+                    break
     terminal.end()
+    if finished is not None:
+        return finished
     if stop:
         raise StoppedError("interrupted.")
     raise Seg3dError("The work ended without a result.")
