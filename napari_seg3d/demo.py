@@ -209,11 +209,9 @@ def _split(dataset: Dataset) -> Split:
 
 
 def _quick(plan: Plan) -> Plan:
-    """Return a plan with smaller patches: in two minutes many looks at the tumour teach more than few at whole heads."""
-    patch = tuple(
-        ceil(PATCH_SHARE * size / step) * step
-        for size, step in zip(plan.patch_voxels, plan.network.divisor, strict=True)
-    )
+    """Return a plan with smaller patches: in two minutes many looks teach more than a few at whole heads."""
+    steps = plan.network.divisor
+    patch = tuple(ceil(PATCH_SHARE * size / n) * n for size, n in zip(plan.patch_voxels, steps, strict=True))
     return plan.changed({"patch_voxels": patch, "steps_per_epoch": 25})
 
 
