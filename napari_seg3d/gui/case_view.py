@@ -123,8 +123,10 @@ class CaseView:
             yield
         if case.truth is not None:
             self._go_to_slice_with_most(on_screen(case.truth.data, case.geometry))
-        first = next(layer for layer in self._viewer.layers if _belongs_to_a_case(layer))
-        self._viewer.layers.selection.active = first
+        # The user may have removed some meanwhile.
+        first = next((layer for layer in self._viewer.layers if _belongs_to_a_case(layer)), None)
+        if first is not None:
+            self._viewer.layers.selection.active = first
         self.shown.emit()
 
     def _go_to_slice_with_most(self, labels: NDArray[Any]) -> None:
@@ -172,7 +174,7 @@ class CaseView:
 
     def unsaved_layers(self) -> list[Labels]:
         """Layers whose voxels differ from what was last read or saved."""
-        return [layer for layer, watch in self._watched.items() if watch.is_edited]
+        return [layer for layer, watch in self._watched.items() if watch.look()]
 
     def saved_map(self, layer: Labels) -> LabelMap | None:
         """Label map of a layer as it was last read or saved; None if it was begun from nothing."""
@@ -212,7 +214,7 @@ class _Watch:
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PAUSE_MS)
-        self._timer.timeout.connect(self._look)
+        self._timer.timeout.connect(self._settle)
         for event in (layer.events.paint, layer.events.data):
             event.connect(self._changed)
         layer.events.set_data.connect(self._perhaps_undone)
@@ -250,7 +252,13 @@ class _Watch:
         self.is_edited = True
         self._timer.start()
 
-    def _look(self) -> None:
+    def look(self) -> bool:
+        """Whether there are edits; a hidden layer that was undone has announced nothing."""
+        if self._history() != self._steps:
+            self._changed()
+        return self.is_edited
+
+    def _settle(self) -> None:
         self.is_edited = self.saved is None or not np.array_equal(self._layer.data, self.saved)
         self._tell(self._layer)
 

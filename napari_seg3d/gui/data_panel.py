@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..events import Event, Finished
+from ..events import Event, Failed, Finished
 from .case_table import CASE, DICE, MODALITIES, PREDICTION, STATE, TRUTH, CaseFilter, CaseTable
 from .layers import PLANES, orientation_note
 from .saving import save_all_or_tell
@@ -251,28 +252,32 @@ class DataPanel(Panel):
 
     def _show_problems(self, problems: tuple[Problem, ...], *, checked: bool = False) -> None:
         self._problems.setVisible(bool(problems))
-        self._problems.set_title(f"⚠ {len(problems)} problem{'s' if len(problems) != 1 else ''}")
-        self._problem_list.setPlainText("\n".join(f"{problem.path.name}: {problem.message}" for problem in problems))
+        errors = [problem for problem in problems if problem.severity == "error"]
+        warnings = [problem for problem in problems if problem.severity != "error"]
+        self._problems.set_title(f"⚠ {_counted(errors, 'error')}, {_counted(warnings, 'warning')}")
+        lines = [f"✕ {problem.path.name}: {problem.message}" for problem in errors]
+        lines += [f"{problem.path.name}: {problem.message}" for problem in warnings]
+        self._problem_list.setPlainText("\n".join(lines))
         self._problems.set_open(checked and bool(problems))
 
     def check(self) -> None:
         """Read every case in the background and list all problems."""
         if self.workspace.dataset is not None:
-            kwargs = {"dataset": self.workspace.dataset}
+            kwargs = {"cases": self.workspace.dataset}
             self.workspace.start(
                 Job("Checking the cases", "napari_seg3d.cases.check:check_cases", kwargs, kind="check")
             )
 
     def _take_event(self, job: Job, event: Event) -> None:
+        if isinstance(event, Failed) and job.kind in ("check", "sample"):
+            self.messages.show_message("error", event.message, event.details)
         if not isinstance(event, Finished):
             return
         dataset = self.workspace.dataset
-        if job.kind == "check" and dataset is not None and job.kwargs["dataset"] is dataset:
+        if job.kind == "check" and dataset is not None and job.kwargs["cases"] is dataset:
             self._show_problems(tuple(dict.fromkeys((*dataset.problems, *event.result))), checked=True)
-            count = len(event.result)
-            text = f"All files of {len(dataset.cases)} cases were read: "
-            text += "nothing is wrong." if count == 0 else f"{count} problem{'s' if count > 1 else ''}, listed above."
-            self.messages.show_message("warning" if count else "info", text)
+            found = "listed above" if event.result else "nothing is wrong"
+            self.messages.show_message("warning" if event.result else "info", f"{event.message} {found.capitalize()}.")
         if self._sample is not None and job is self._sample[0]:
             folder, self._sample = self._sample[1], None
             self.open_folder(folder)
@@ -371,11 +376,15 @@ class DataPanel(Panel):
             button.setChecked(shown == order)
 
 
+def _counted(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
 def _facts(dataset: Dataset) -> str:
     """Say in one line what a dataset is: layout, number of cases, modalities, classes."""
-    cases, labelled = len(dataset.cases), len(dataset.labelled)
-    counted = f"{cases} case{'s' if cases != 1 else ''}"
-    if labelled < cases:
+    labelled = len(dataset.labelled)
+    counted = _counted(dataset.cases, "case")
+    if labelled < len(dataset.cases):
         counted += f" ({labelled} labelled)"
     return " · ".join((dataset.layout[:1].upper() + dataset.layout[1:], counted, ", ".join(dataset.modalities)))
 

@@ -160,6 +160,5 @@ def _case_layers(case: Case) -> list[LayerTuple]:
     for place, (name, volume) in enumerate(case.modalities.items()):
         layers.append((*image_arguments(volume, name=name, visible=place == 0), "image"))
     if case.truth is not None:
-        data, arguments = labels_arguments(case.truth, role="truth", name="truth")
-        layers.append((data, arguments | {"locked": True}, "labels"))
+        layers.append((*labels_arguments(case.truth, role="truth", name="truth"), "labels"))
     return layers

@@ -377,6 +377,10 @@ class ReviewPanel(Panel):
         self._scores.item(row, 0).setData(Qt.ItemDataRole.DecorationRole, QColor(score.color))
         self._scores.item(row, 0).setToolTip(f"{score.name} ({', '.join(str(value) for value in score.values)})")
 
+    def show_difference(self, shown: bool) -> None:
+        """Show where prediction and truth disagree as a layer, or take that layer away."""
+        self._show_difference.setChecked(shown)
+
     def _toggle_difference(self, show: bool) -> None:
         if show:
             self._update_difference()

@@ -17,7 +17,7 @@ from ..comparison.report import Scores, compare
 from ..errors import FileError, GeometryError, Seg3dError
 from ..events import Event, Finished, Progress, Saved, Warned, job
 from ..volumes.files import read_label_map, read_volume, write_label_map
-from ..volumes.volume import LabelMap
+from ..volumes.volume import LabelMap, Volume
 from .layers import Display, display_range, on_screen, warm_up
 
 
@@ -153,7 +153,7 @@ def read_labels(path: Path, files: CaseFiles | None) -> Iterator[Event]:
 @job
 def read_volumes(paths: Sequence[Path]) -> Iterator[Event]:
     """Read images; Finished.result = dict of path -> Volume."""
-    volumes = {}
+    volumes: dict[Path, Volume] = {}
     for path in paths:
         yield Progress("reading", len(volumes), len(paths))
         volumes[path] = read_volume(path)

@@ -1,0 +1,176 @@
+"""The Review page, in a real viewer with real workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+from qtpy.QtWidgets import QFileDialog
+
+from napari_seg3d.comparison.report import compare
+from napari_seg3d.gui.layers import label_map_of, prediction_layer
+from napari_seg3d.gui.review_panel import ReviewPanel
+from napari_seg3d.gui.session import session_for
+from napari_seg3d.gui.workspace import Workspace
+from napari_seg3d.volumes.files import read_label_map
+
+
+class Page:
+    """A Review page on case1 of the study, with the truth moved by one voxel as prediction."""
+
+    def __init__(self, viewer: Any, workspace: Workspace, qtbot: Any, study: Path) -> None:
+        self.viewer, self.workspace, self.qtbot = viewer, workspace, qtbot
+        self.panel = ReviewPanel(workspace, viewer)
+        viewer.window.add_dock_widget(self.panel, name="Review", area="right")
+        assert self.panel.is_empty
+        workspace.open_dataset(study)
+        self.wait(lambda: workspace.dataset is not None)
+        workspace.open_case("case1")
+        self.wait(lambda: len(viewer.layers) == 2)
+        truth = label_map_of(viewer.layers["truth"])
+        shifted = truth.with_data(np.roll(truth.data, 1, 0))
+        self.prediction = prediction_layer(shifted, case_id="case1")
+        viewer.add_layer(self.prediction)
+        self.wait_for_scores()
+
+    def wait(self, condition: Any) -> None:
+        self.qtbot.waitUntil(condition, timeout=10_000)
+
+    def wait_for_scores(self) -> None:
+        self.wait(lambda: self.panel._comparison is not None and self.panel._job is None)
+
+    def cells(self, row: int) -> list[str]:
+        table = self.panel._scores
+        return [table.item(row, column).text() for column in range(table.columnCount())]
+
+    def paint(self, index: tuple[int, int, int], value: int) -> None:
+        self.prediction.data_setitem(tuple(np.array([i]) for i in index), value)
+
+
+@pytest.fixture
+def page(viewer_workspace: tuple[Any, Workspace], qtbot: Any, study: Path) -> Page:
+    return Page(*viewer_workspace, qtbot, study)
+
+
+def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
+    panel, viewer = page.panel, page.viewer
+    assert not panel.is_empty
+    assert panel.predicted_layer is page.prediction
+    assert panel.truth_layer is viewer.layers["truth"]
+    expected = compare(label_map_of(page.prediction), label_map_of(viewer.layers["truth"]))
+    for row, score in enumerate(expected.by_label):
+        name, dice, iou, hd95, mean, predicted, truth, difference = page.cells(row)
+        assert name == score.name
+        assert (dice, iou) == (f"{score.dice:.2f}", f"{score.iou:.2f}")
+        assert (hd95, mean) == (f"{score.hd95_mm:.1f}", f"{score.mean_surface_mm:.2f}")
+        assert float(truth) == pytest.approx(score.truth_ml, abs=0.005)
+        assert float(difference) == pytest.approx(float(predicted) - float(truth), abs=0.011)
+    assert page.cells(len(expected.by_label))[:2] == ["Mean", f"{expected.mean_dice:.2f}"]
+
+    panel._show_difference.setChecked(True)
+    difference = viewer.layers["difference"]
+    assert not difference.editable
+    both = np.asarray(page.prediction.data) != np.asarray(viewer.layers["truth"].data)
+    assert np.array_equal(difference.data > 0, both)
+    # The first place is the largest; the cursor stands in it.
+    panel._on.click()
+    assert "1 of" in panel._where.text()
+    assert difference.data[viewer.dims.current_step] > 0
+    # The strip counts along the slider, also in another plane.
+    assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(both, axis=(1, 2)).tolist()
+    session_for(viewer).view.show_plane("sagittal")
+    assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(both, axis=(0, 1)).tolist()
+    panel._strip.slice_wanted.emit(3)
+    assert viewer.dims.current_step[2] == 3
+
+    # After a stroke everything follows; the layer that the user took away stays away.
+    before = page.cells(0)[1]
+    page.prediction.data_setitem(np.nonzero(both), np.asarray(viewer.layers["truth"].data)[both])
+    page.wait(lambda: page.cells(0)[1] == "1.00" != before)
+    assert not viewer.layers["difference"].data.any()
+    assert panel._where.text() == "No disagreement."
+    viewer.layers.remove(viewer.layers["difference"])
+    assert not panel._show_difference.isChecked()
+    page.paint((1, 1, 1), 2)
+    page.wait(lambda: panel._where.text() != "No disagreement.")
+    assert "difference" not in viewer.layers
+
+
+def test_a_correction_is_saved_whole_and_said_to_be_identical(
+    page: Page, study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    panel, workspace = page.panel, page.workspace
+    originals = {path: path.read_bytes() for path in study.rglob("*.nii.gz")}
+    page.paint((2, 3, 4), 2)
+    page.wait(lambda: workspace.unsaved == {"prediction"})
+    assert "prediction" in panel._unsaved.text()
+    panel._save.click()
+    # A stroke while it is being saved stays an edit.
+    page.paint((2, 3, 5), 1)
+    page.wait(lambda: "identical" in panel.messages.text)
+    assert "v001.nii.gz" in panel.messages.text
+    path = workspace.corrections_folder / "case1" / "v001.nii.gz"
+    saved, layer = read_label_map(path), label_map_of(page.prediction)
+    assert np.count_nonzero(saved.data != layer.data) == 1
+    assert saved.geometry.same_grid(layer.geometry)
+    assert workspace.corrections == {"case1": path}
+    page.wait(lambda: workspace.unsaved == {"prediction"})
+    panel._save.click()
+    page.wait(lambda: not workspace.unsaved)
+    assert np.array_equal(read_label_map(path.with_name("v002.nii.gz")).data, layer.data)
+
+    chosen = study / "labels" / "case1.nii.gz"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(chosen), ""))
+    panel.save_as()
+    assert "is an original of the dataset" in panel.messages.text
+    chosen = tmp_path / "mine.nii.gz"
+    panel.save_as()
+    page.wait(lambda: "mine.nii.gz" in panel.messages.text)
+    assert np.array_equal(read_label_map(chosen).data, layer.data)
+    chosen = tmp_path / "no such folder" / "mine.nii.gz"
+    panel.save_as()
+    page.wait(lambda: "is not saved" in panel.messages.text)
+    assert "folder does not exist" in panel.messages.text
+    assert {path: path.read_bytes() for path in study.rglob("*.nii.gz")} == originals
+
+
+def test_other_layers_deleted_layers_and_another_case(page: Page) -> None:
+    panel, viewer = page.panel, page.viewer
+    # A layer that the user made himself, on the grid of the image.
+    image = viewer.layers[0]
+    mine = Labels(np.zeros(image.data.shape, np.uint8), scale=image.scale, translate=image.translate, name="mine")
+    mine.data[2:4] = 1
+    viewer.add_layer(mine)
+    panel._predicted.setCurrentIndex(panel._predicted.findText("mine"))
+    panel._compare(surface=True)
+    page.wait_for_scores()
+    assert page.workspace.unsaved == {"mine"}
+    # One that lies elsewhere is refused in words, and nothing is shown.
+    other = viewer.add_labels(np.ones((3, 3, 3), np.uint8), name="other")
+    panel._predicted.setCurrentIndex(panel._predicted.findText("other"))
+    panel._compare(surface=True)
+    assert "Make a new labels layer" in panel._note.text()
+    assert panel._comparison is None
+    viewer.layers.remove(other)
+    # A copy of the locked truth can be painted on.
+    panel.edit_copy()
+    copy = viewer.layers["truth (edited)"]
+    assert copy.editable
+    assert panel.predicted_layer is copy
+    page.wait_for_scores()
+    assert page.cells(0)[1] == "1.00"
+    copy.name = "my correction"
+    assert panel._predicted.currentText() == "my correction"
+    # Deleting what is being compared, and changing the case meanwhile, ends quietly.
+    panel._compare(surface=True)
+    viewer.layers.remove(copy)
+    panel._compare(surface=True)
+    page.workspace.open_case("case2")
+    page.wait(lambda: page.workspace.case_id == "case2")
+    page.wait(lambda: panel.truth_layer in viewer.layers and len(viewer.layers) >= 2)
+    assert panel.truth_layer is not None
+    viewer.layers.clear()
+    assert panel.is_empty
