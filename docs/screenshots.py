@@ -1,0 +1,50 @@
+"""Make every picture of the documentation: run the demonstration, and keep its screenshots and figures.
+
+python docs/screenshots.py OUTPUT [--budget 110s]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+#: Name in the documentation -> file that the demonstration leaves.
+PICTURES = {
+    "data.png": "screenshots/data.png",
+    "train.png": "screenshots/train.png",
+    "plan.png": "screenshots/plan.png",
+    "predict.png": "screenshots/predict.png",
+    "review.png": "screenshots/review.png",
+    "case.png": "figures/brain_*.png",
+}
+
+
+def main() -> int:
+    """Run the demonstration without a window and copy its pictures; 1 if one is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--budget", default="110s")
+    choices = parser.parse_args()
+    choices.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        demo = Path(folder) / "demo"
+        command = [sys.executable, "-m", "napari_seg3d", "demo", "--headless", "--output", str(demo)]
+        subprocess.run([*command, "--budget", choices.budget], check=True)
+        missing = []
+        for name, pattern in PICTURES.items():
+            found = sorted(demo.glob(pattern))
+            if found:
+                shutil.copy(found[0], choices.output / name)
+            else:
+                missing.append(name)
+    if missing:
+        print(f"The demonstration left no {', '.join(missing)}.", file=sys.stderr)
+    return int(bool(missing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
