@@ -16,6 +16,8 @@ from ..events import EpochDone, Event, Failed, Finished, Progress, Step, Validat
 
 #: A terminal's line is rewritten at most this often; without a terminal a line is written at most this often.
 _REWRITE_S, _SPARSE_S = 0.1, 10.0
+#: Without a terminal nothing is written in the first seconds.
+_SILENT_S = 2.0
 
 
 class StoppedError(Exception):
@@ -48,7 +50,8 @@ class Terminal:
         self._stream = sys.stderr if stream is None else stream
         self._rewrites = self._stream.isatty()
         self._quiet = quiet
-        self._written_at = -_SPARSE_S
+        # Work that takes a moment only leaves no line in a file.
+        self._written_at = -_SPARSE_S if self._rewrites else time.monotonic() - _SPARSE_S + _SILENT_S
         self._line_is_open = False
 
     def show(self, event: Event) -> None:

@@ -11,15 +11,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from ..errors import FileError, Seg3dError
 
 _BINDINGS = ("PyQt6", "PySide6", "PyQt5")
-#: Seconds in which the screenshots must be done; software drawing on a busy machine is slow.
-_SCREENSHOTS_S = 180.0
 
 
 def open_window(paths: Sequence[Path] = (), dataset: Path | None = None, case: str | None = None) -> None:
@@ -74,13 +70,13 @@ def has_display() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))
 
 
-def take_screenshots(study: Path, case: str, folder: Path) -> tuple[dict[str, Path], str]:
-    """Show a dataset and one of its cases in napari and take pictures of the window.
+def take_screenshots(study: Path, case: str, folder: Path) -> dict[str, Path]:
+    """Take pictures of the window on a dataset with runs and predictions.
 
     Parameters
     ----------
     study : Path
-        The dataset; runs and predictions are found in its project folder.
+        The dataset; its project folder lies beside it.
     case : str
         The case to show.
     folder : Path
@@ -88,42 +84,14 @@ def take_screenshots(study: Path, case: str, folder: Path) -> tuple[dict[str, Pa
 
     Returns
     -------
-    pictures : dict of str to Path
+    dict of str to Path
         Title -> file.
-    why_not : str
-        In words, if there are none.
+
+    Raises
+    ------
+    Seg3dError
+        If the window cannot be drawn here.
     """
-    if not has_display():
-        return {}, "there is no display. Run the command under a virtual one: xvfb-run -a napari-seg3d demo --headless"
-    try:
-        require_binding()
-    except Seg3dError as error:
-        return {}, str(error)
-    # A process of its own: what a graphics driver does wrong must not take the finished report along.
-    context = get_context("spawn")
-    receiving, sending = context.Pipe(duplex=False)
-    child = context.Process(target=_photograph, args=(study, case, folder, sending), daemon=True)
-    child.start()
-    sending.close()
-    try:
-        pictures = receiving.recv() if receiving.poll(_SCREENSHOTS_S) else None
-    except EOFError:
-        pictures = None
-    finally:
-        receiving.close()
-        child.join(5)
-        if child.is_alive():
-            child.kill()
-    if isinstance(pictures, dict) and pictures:
-        return pictures, ""
-    return {}, pictures if isinstance(pictures, str) else "the window could not be drawn here"
-
-
-def _photograph(study: Path, case: str, folder: Path, answer: Connection) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        answer.send(import_module("napari_seg3d.gui.demo").screenshots(study, case, folder))
-    except Exception as error:
-        answer.send(f"{type(error).__name__}: {error}")
-    finally:
-        answer.close()
+    require_binding()
+    pictures: dict[str, Path] = import_module("napari_seg3d.gui.demo").screenshots(study, case, folder)
+    return pictures

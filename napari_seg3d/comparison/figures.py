@@ -24,7 +24,7 @@ from ..volumes.geometry import Geometry
 from ..volumes.volume import LabelMap, LabelTable, Volume
 from .difference import DIFFERENCE_TABLE, difference_map
 from .report import Scores, Table
-from .surface import boundary
+from .surface import boundary, common_box
 
 if TYPE_CHECKING:
     # matplotlib takes half a second to import, which only those who draw should pay.
@@ -91,9 +91,10 @@ def case_figure(
 
 @dataclass(frozen=True, eq=False)
 class _Shown:
-    """What is on view: arrays turned to `_CODES`, and through which voxel the slices go."""
+    """What is on view: arrays turned to `_CODES` and cut to the head, and through which voxel the slices go."""
 
     geometry: Geometry
+    crop: tuple[slice, slice, slice]
     image: NDArray[Any]
     window: tuple[float, float]
     centre: tuple[int, int, int]
@@ -103,7 +104,10 @@ class _Shown:
     def of(cls, geometry: Geometry, image: Volume | None, labelled: NDArray[np.bool_]) -> _Shown:
         turn = geometry.orientation_to(_CODES)
         data = np.zeros(geometry.shape, np.uint8) if image is None else image.data
-        turned = apply_orientation(labelled, turn)
+        # Where nothing is to be seen, the picture need not be: most heads fill half of their image.
+        seen = common_box(apply_orientation((data > data.min()) | labelled, turn))
+        crop = seen or (slice(None), slice(None), slice(None))
+        turned = apply_orientation(labelled, turn)[crop]
         counts = [np.count_nonzero(turned, axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
         # The slice with most labels; the middle one where there is none.
         centre = [int(count.argmax()) if count.any() else len(count) // 2 for count in counts]
@@ -112,7 +116,8 @@ class _Shown:
             spacing[int(turn[axis, 0])] = geometry.spacing_mm[axis]
         return cls(
             geometry,
-            apply_orientation(data, turn),
+            crop,
+            apply_orientation(data, turn)[crop],
             _window(data),
             (centre[0], centre[1], centre[2]),
             (spacing[0], spacing[1], spacing[2]),
@@ -128,15 +133,15 @@ class _Shown:
         return np.asarray(array.take(self.centre[axis], axis=axis)).T
 
     def turned(self, array: NDArray[Any]) -> NDArray[Any]:
-        turned: NDArray[Any] = apply_orientation(array, self.geometry.orientation_to(_CODES))
+        turned: NDArray[Any] = apply_orientation(array, self.geometry.orientation_to(_CODES))[self.crop]
         return turned
 
     def file_slice(self, axis: int) -> int:
         """The number of the slice in the file's own order, from 0."""
         turn = self.geometry.orientation_to(_CODES)
         own = int(np.flatnonzero(turn[:, 0] == axis)[0])
-        last = self.geometry.shape[own] - 1
-        return self.centre[axis] if turn[own, 1] > 0 else last - self.centre[axis]
+        number = self.centre[axis] + (self.crop[axis].start or 0)
+        return number if turn[own, 1] > 0 else self.geometry.shape[own] - 1 - number
 
 
 def _window(data: NDArray[Any]) -> tuple[float, float]:

@@ -237,6 +237,8 @@ def evaluate(
         try:
             truth = theirs[name].read(ours[name])
             predicted = read_label_map(ours[name], truth.table)
+            if contradiction := _other_meanings(truth.table, _recorded_table(ours[name])):
+                yield Warned(f"{name}: the prediction means something else by {contradiction}. Check the label scheme.")
             regions = theirs[name].regions
             scores.append(
                 compare(predicted, truth, regions=regions, surface=surface, tolerance_mm=tolerance_mm, case=name)
@@ -307,6 +309,18 @@ def _recorded_table(prediction: Path) -> LabelTable:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # The record is a convenience: scores do not depend on names.
         return LabelTable()
+
+
+def _other_meanings(truth: LabelTable, recorded: LabelTable) -> str:
+    """Values that have another meaning in a prediction's record than in the truth, in words; empty if none."""
+    pairs = [(label, recorded[label.value].name) for label in truth if label.value in recorded.values]
+    # Colours belong to meanings, so they tell "oedema" from "core" but not from "edema".
+    return ", ".join(
+        f"label {label.value} ({name} against {label.name})"
+        for label, name in pairs
+        if not {label.name, name} & {f"label {label.value}"}
+        and Label.named(label.value, label.name).color != Label.named(label.value, name).color
+    )
 
 
 def truth_files(truths: Path | Dataset) -> dict[str, TruthFile]:

@@ -174,6 +174,33 @@ def test_truths_may_be_a_dataset(tmp_path: Path) -> None:
     assert truths.is_dir()
 
 
+def test_another_label_scheme_is_warned_of(tmp_path: Path) -> None:
+    predictions, truths = _folders(tmp_path)
+    names = {"1": "oedema", "2": "necrosis", "3": "enhancing tumour"}
+    (predictions / "b.json").write_text(json.dumps({"labels": names}))
+    # Where the truth tells no names, those of the prediction are taken.
+    table = result_of(evaluate(predictions, truths))
+    assert [score.name for score in table.cases[0].by_label] == list(names.values())
+    dataset = tmp_path / "study"
+    for case in "ab":
+        write_labels(dataset / "labels" / f"{case}.nii.gz", nested_labels())
+        write_labels(dataset / "images" / f"{case}.nii.gz", nested_labels())
+    own = {"1": "edema", "2": "resection cavity", "3": "enhancing tumour"}
+    (dataset / "labels.json").write_text(json.dumps({"labels": own}))
+    warnings = [event.message for event in evaluate(predictions, dataset) if isinstance(event, Warned)]
+    assert warnings == [
+        "b: the prediction means something else by label 2 (necrosis against resection cavity). Check the label scheme."
+    ]
+
+
+def test_maps_beside_predictions_are_no_predictions(tmp_path: Path) -> None:
+    predictions, truths = _folders(tmp_path)
+    for name in ("b.uncertainty.nii.gz", "b.probability-whole-tumour.nii.gz"):
+        write_labels(predictions / name, nested_labels())
+    table = result_of(evaluate(predictions, truths))
+    assert table.predictions_without_truth == ("d",)
+
+
 def test_two_named_files_belong_together(tmp_path: Path) -> None:
     predictions, truths = _folders(tmp_path)
     table = result_of(evaluate(predictions / "d.nii.gz", truths / "a.nii.gz"))
