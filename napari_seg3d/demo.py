@@ -133,7 +133,9 @@ def demo(
     clock.lap("making up the study")
 
     facts = yield from _passed_on(fingerprint((*split.train, *split.validation)))
-    plan = _quick(make_plan(facts, budget_s=budget_s, device=device, seed=seed))
+    # Each label is learned for itself, for each is judged by itself.
+    choices = {"targets": "classes"}
+    plan = _quick(make_plan(facts, budget_s=budget_s, device=device, seed=seed, changes=choices))
     clock.lap("planning")
 
     run: Path = output / _PROJECT / "runs" / "demo"
@@ -159,7 +161,7 @@ def demo(
             output / "figures" / "training.png", curves_figure(read_history(run), plan.label_table)
         ),
     }
-    compared = baselines(case)
+    compared = baselines(case, dataset.regions or ())
     clock.lap("comparing")
     result = Demo(output, study, run, predicted_path, held_out.id, scores, compared, plan, clock.seconds, figures)
     write_report(result)
@@ -253,7 +255,12 @@ def as_json(result: Demo) -> dict[str, Any]:
         "mean_dice": result.scores.mean_dice,
         "scores": scores_as_json(result.scores),
         "baselines": {
-            baseline.name: {"mean_dice": baseline.mean_dice, "dice": dict(baseline.dice), "how": dict(baseline.how)}
+            baseline.name: {
+                "mean_dice": baseline.mean_dice,
+                "dice": dict(baseline.dice),
+                "how": dict(baseline.how),
+                "region_dice": dict(baseline.region_dice),
+            }
             for baseline in result.baselines
         },
         "seconds": dict(result.seconds),
@@ -355,7 +362,7 @@ def _score_table(result: Demo) -> Iterator[str]:
     for score in result.scores.by_label:
         yield _row(score, [f"{baseline.dice[score.name]:.3f}" for baseline in result.baselines])
     for score in result.scores.by_region:
-        yield _row(score, ["" for _ in result.baselines])
+        yield _row(score, [f"{baseline.region_dice[score.name]:.3f}" for baseline in result.baselines])
     yield "</table>"
     best = result.baselines[-1]
     yield (

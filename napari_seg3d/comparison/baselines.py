@@ -5,17 +5,17 @@ A Dice of 0.9 says little where a threshold gives 0.88, and nothing where most c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cases.case import Case
+from ..cases.labels import Region
 from ..errors import DatasetError
-from ..volumes.volume import LabelTable
 from .overlap import dice
 
 #: Quantiles of a modality, and again of its labelled voxels, that are tried as lower and upper threshold.
@@ -24,11 +24,12 @@ STEPS = 200
 
 @dataclass(frozen=True)
 class Baseline:
-    """Dice per label name of a method that learns nothing; `how` says for each label what it does."""
+    """Dice of a method that learns nothing, by name of label and of region; `how` says for each label what it does."""
 
     name: str
     dice: Mapping[str, float]
     how: Mapping[str, str]
+    region_dice: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean_dice(self) -> float:
@@ -36,11 +37,11 @@ class Baseline:
         return fmean(self.dice.values())
 
 
-def baselines(case: Case) -> tuple[Baseline, Baseline]:
+def baselines(case: Case, regions: Sequence[Region] = ()) -> tuple[Baseline, Baseline]:
     """All background, and the best threshold.
 
-    The threshold is the best that intensity alone can do: for each label the modality and the lower and upper limit are
-    chosen with the truth of this very case, so it is an upper limit that no honest thresholding reaches.
+    The threshold is the best that intensity alone can do: for each label and region the modality and the lower and
+    upper limit are chosen with the truth of this very case, so it is a bound that no honest thresholding reaches.
 
     Raises
     ------
@@ -53,26 +54,43 @@ def baselines(case: Case) -> tuple[Baseline, Baseline]:
     table = case.truth.table.covering(np.unique(truth).tolist())
     if not len(table):
         raise DatasetError(f"The truth of case {case.id} has no label, so there is nothing to compare with.")
-    nothing = {label.name: float(not (truth == label.value).any()) for label in table}
-    everywhere_background = Baseline("all background", nothing, dict.fromkeys(nothing, "background"))
-    return everywhere_background, _best_threshold(case, truth, table, nothing)
-
-
-def _best_threshold(case: Case, truth: NDArray[Any], table: LabelTable, nothing: Mapping[str, float]) -> Baseline:
-    best = {name: (score, "background") for name, score in nothing.items()}
-    for modality, volume in case.modalities.items():
-        limits = _limits(volume.data, truth != 0)
-        bins = np.searchsorted(limits, volume.data.ravel(), side="right")
-        for label in table:
-            inside = (truth == label.value).ravel()
-            score, low, high = _best_band(bins, inside, len(limits) + 1)
-            if score > best[label.name][0]:
-                best[label.name] = (score, _band_in_words(modality, limits, low, high))
-    return Baseline(
-        "best threshold",
-        {name: score for name, (score, _) in best.items()},
-        {name: how for name, (_, how) in best.items()},
+    inside = [truth == label.value for label in table] + [np.isin(truth, region.values) for region in regions]
+    names = ([label.name for label in table], [region.name for region in regions])
+    nothing = [_Attempt(float(not mask.any()), "background") for mask in inside]
+    return (
+        _baseline("all background", nothing, *names),
+        _baseline("best threshold", _best_thresholds(case, truth != 0, inside, nothing), *names),
     )
+
+
+class _Attempt(NamedTuple):
+    dice: float
+    how: str
+
+
+def _baseline(name: str, attempts: Sequence[_Attempt], labels: Sequence[str], regions: Sequence[str]) -> Baseline:
+    of_labels = dict(zip(labels, attempts, strict=False))
+    of_regions = dict(zip(regions, attempts[len(labels) :], strict=True))
+    return Baseline(
+        name,
+        dice={label: attempt.dice for label, attempt in of_labels.items()},
+        how={label: attempt.how for label, attempt in of_labels.items()},
+        region_dice={region: attempt.dice for region, attempt in of_regions.items()},
+    )
+
+
+def _best_thresholds(
+    case: Case, labelled: NDArray[np.bool_], inside: Sequence[NDArray[np.bool_]], nothing: Sequence[_Attempt]
+) -> list[_Attempt]:
+    best = list(nothing)
+    for modality, volume in case.modalities.items():
+        limits = _limits(volume.data, labelled)
+        bins = np.searchsorted(limits, volume.data.ravel(), side="right")
+        for i, mask in enumerate(inside):
+            score, low, high = _best_band(bins, mask.ravel(), len(limits) + 1)
+            if score > best[i].dice:
+                best[i] = _Attempt(score, _band_in_words(modality, limits, low, high))
+    return best
 
 
 def _limits(data: NDArray[Any], labelled: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_seg3d.cases.case import Case
+from napari_seg3d.cases.labels import Region
 from napari_seg3d.comparison.baselines import baselines
 from napari_seg3d.errors import DatasetError
 from napari_seg3d.volumes.geometry import Geometry
@@ -71,6 +72,15 @@ def test_what_it_says_is_what_it_scores() -> None:
     scored = 2 * np.sum(chosen & inside) / (chosen.sum() + inside.sum())
     # The limits are rounded to four digits in words.
     assert scored == pytest.approx(threshold.dice["middle"], abs=0.01)
+
+
+def test_regions_have_baselines_too() -> None:
+    both = Region("both", (1, 2), "#808080")
+    nothing, threshold = baselines(_case(1), (both,))
+    assert nothing.region_dice == {"both": 0.0}
+    # One lower limit finds both classes.
+    assert threshold.region_dice["both"] == 1.0
+    assert set(threshold.dice) == {"middle", "bright", "absent"}
 
 
 def test_without_truth_or_label_there_is_nothing_to_compare() -> None:
