@@ -125,3 +125,5 @@ def main() -> None:
     _start(child.listen, connection)
     _start(child.send, connection)
     child.work()
+    # The work is over and its files are whole; taking torch's libraries down in order would keep the window waiting.
+    os._exit(0)
