@@ -71,4 +71,4 @@ def box_in_words(box: Box, geometry: Geometry) -> str:
     """Say how large a box is: "20×24×35 voxels, 21 % of the image"."""
     sizes = [part.stop - part.start for part in box]
     share = float(np.prod(sizes)) / float(np.prod(geometry.shape))
-    return f"{'×'.join(map(str, sizes))} voxels, {share:.0%} of the image"
+    return f"{'×'.join(map(str, sizes))} voxels, {100 * share:.0f} % of the image"

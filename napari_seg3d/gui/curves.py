@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import qtpy
 from numpy.typing import NDArray
-from qtpy.QtCore import QPointF, Qt, QTimer
+from qtpy.QtCore import QPointF, QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
@@ -196,8 +196,8 @@ class CurvesView(QWidget):
         self._axis_box.setToolTip("Draw along rounds of training or along time")
         self._axis_box.currentTextChanged.connect(self.set_axis)
         self._dice_legend = _line_of_text("Mean hard Dice over whole validation cases; 1 is perfect")
-        self._plots = pg.GraphicsLayoutWidget()
-        self._plots.setMinimumSize(200, 250)
+        self._plots = _Plots()
+        self._plots.setMinimumSize(200, 220)
         self._plots.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self._plots.setAccessibleName("Curves of loss and Dice")
         self._loss_plot = self._plots.addPlot(row=0, col=0)
@@ -387,6 +387,14 @@ class CurvesView(QWidget):
             where = f"epoch {epoch:.0f}" if self._axis == "epochs" else f"{minute:.1f} min"
             parts.append(f"★&nbsp;best&nbsp;{value:.3f}&nbsp;at&nbsp;{where}".replace(" ", "&nbsp;"))
         return " &nbsp; ".join(parts)
+
+
+class _Plots(pg.GraphicsLayoutWidget):
+    """Plots that are content with a narrow page, and grow where there is room."""
+
+    def sizeHint(self) -> QSize:
+        """Ask for little: Qt's own hint would make the page scroll."""
+        return QSize(300, 240)
 
 
 def _line_of_text(tooltip: str) -> QLabel:

@@ -448,7 +448,7 @@ class PredictPanel(Panel):
         self._enable()
 
     def _maker(self, path: Path) -> str:
-        """Return the model that made a prediction, after which its folder is named; empty where it has no own folder."""
+        """Return the model that made a prediction: its folder is named after it; empty where it has none."""
         output = self.workspace.output
         return "" if output is None or path.parent == self.workspace.predictions_folder else path.parent.name
 

@@ -15,8 +15,9 @@ from ..cases.case import CaseFiles
 from ..cases.dataset import Split
 from ..cases.fingerprint import Fingerprint
 from ..errors import Seg3dError
-from ..events import Event, Failed, Finished, Progress, Saved, Warned
+from ..events import Event, Failed, Finished, Progress, Saved, Validated, Warned
 from ..model.plan import Plan
+from ..training.run import read_history
 from .forms import SettingsForm
 from .labels_from_file import LabelsFromFile
 from .navigate import show_page
@@ -258,6 +259,16 @@ class TrainPanel(Panel):
         self._show_plan()
         self._enable()
 
+    @property
+    def plan_is_ready(self) -> bool:
+        """Whether the shown choices have been planned."""
+        return self._proposal is not None
+
+    def unfold_plan(self) -> None:
+        """Show the plan's lines."""
+        self._new.set_open(True)
+        self._plan_fold.set_open(True)
+
     def _show_plan(self, problem: str = "") -> None:
         proposal = self._proposal
         if problem or (proposal is not None and proposal.problem):
@@ -485,7 +496,9 @@ class TrainPanel(Panel):
 
     def _show_validation(self, run: Path, case_id: str) -> None:
         path = run / "validation" / f"{case_id}.nii.gz"
-        self._labels.show(case_id, path, f"{run.name} validation")
+        epochs = [event.epoch for event in read_history(run) if isinstance(event, Validated)]
+        when = f", epoch {epochs[-1]}" if epochs else ""
+        self._labels.show(case_id, path, f"{run.name} validation{when}")
 
     # What is remembered
 

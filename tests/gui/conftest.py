@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,7 +82,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def oblique_affine(codes: str = "LPS", spacing_mm: tuple[float, float, float] = (1.0, 1.2, 2.5)) -> np.ndarray:
-    """Affine of a grid near the axis `codes`, turned by 17 degrees: anisotropic and, for odd permutations, left-handed."""
+    """Affine of an anisotropic grid near the axis `codes`, turned by 17 degrees."""
     world = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
     angle = np.deg2rad(17)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
@@ -94,9 +95,47 @@ def oblique_affine(codes: str = "LPS", spacing_mm: tuple[float, float, float] = 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """A small dataset, images/ and labels/: two labelled cases and one without truth, oblique and anisotropic."""
+    return write_study(tmp_path / "study")
+
+
+#: Settings with which a network of a few hundred numbers makes a step in some milliseconds.
+TINY = {
+    "network.widths": (4, 8),
+    "network.strides": ((1, 1, 1), (2, 2, 1)),
+    "network.kernels": ((3, 3, 3), (3, 3, 3)),
+    "patch_voxels": (12, 12, 8),
+    "batch_size": 1,
+    "steps_per_epoch": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from napari_seg3d.cases.dataset import open_dataset
+    from napari_seg3d.cases.fingerprint import fingerprint
+    from napari_seg3d.events import result_of
+    from napari_seg3d.model.planner import make_plan
+    from napari_seg3d.training.loop import train
+
+    study = write_study(tmp_path_factory.mktemp("trained") / "study")
+    first, second = open_dataset(study).labelled
+    plan = make_plan(result_of(fingerprint((first, second))), device="cpu", epochs=2, changes=TINY)
+    run = study.with_name("study-seg3d") / "runs" / "tiny"
+    result_of(train(plan, [first], run, validation=[second], device="cpu", threads=1, dataset="study"))
+    return study.parent
+
+
+@pytest.fixture
+def trained_study(_trained: Path, tmp_path: Path) -> Path:
+    """The small dataset, with a finished run "tiny" of two epochs in its project folder."""
+    shutil.copytree(_trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "study"
+
+
+def write_study(folder: Path) -> Path:
+    """Write the small dataset."""
     rng = np.random.default_rng(0)
     geometry = Geometry((20, 24, 11), oblique_affine())
-    folder = tmp_path / "study"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     for case, labelled in (("case1", True), ("case2", True), ("case10", False)):
