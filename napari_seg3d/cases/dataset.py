@@ -13,17 +13,9 @@ from ..volumes.files import IMAGE_SUFFIXES
 from ..volumes.volume import LabelTable
 from .case import CaseFiles
 from .corrections import latest_corrections
+from .found import Found
 from .labels import Region
-from .layouts import (
-    IMAGE_FOLDERS,
-    TEST_FOLDERS,
-    UNDERSTOOD,
-    Found,
-    decathlon,
-    images_and_labels,
-    recognise,
-    single_file,
-)
+from .layouts import UNDERSTOOD, of_tree, recognise, single_file
 from .listing import Problem, is_image, list_folder, read_json
 from .names import natural_key
 from .patterns import read_by_patterns
@@ -128,7 +120,7 @@ def open_dataset(
 def _found_in(folder: Path, patterns: Mapping[str, str] | None) -> Found:
     if patterns:
         return read_by_patterns(folder, patterns)
-    found = _of_tree(folder, {folder / name for name in list_folder(folder).images}) or recognise(folder)
+    found = of_tree(folder, {folder / name for name in list_folder(folder).images}) or recognise(folder)
     if found is None:
         raise DatasetError(f"No cases were found in {folder}. Understood are: {UNDERSTOOD}.")
     return found
@@ -139,19 +131,7 @@ def _found_for(file: Path) -> Found:
         raise DatasetError(
             f"{file.name} is no image that can be read; expected a name ending in {' or '.join(IMAGE_SUFFIXES)}."
         )
-    return _of_tree(file.parent, {file}) or single_file(file)
-
-
-def _of_tree(folder: Path, images: set[Path]) -> Found | None:
-    """What the tree around an image folder says about some of its images; None if there is no such tree."""
-    if folder.name.lower() not in IMAGE_FOLDERS + TEST_FOLDERS:
-        return None
-    tree = decathlon(folder.parent) or images_and_labels(folder.parent)
-    if tree is None:
-        return None
-    cases = tuple(case for case in tree.cases if any(file.path in images for file in case.modalities.values()))
-    problems = tuple(problem for problem in tree.problems if problem.path in images)
-    return replace(tree, cases=cases, problems=problems) if cases else None
+    return of_tree(file.parent, {file}) or single_file(file)
 
 
 def _with_corrections(cases: Sequence[CaseFiles], folder: Path) -> tuple[tuple[CaseFiles, ...], tuple[Problem, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +65,7 @@ def list_folder(path: Path) -> Folder:
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith((".", "_")):
+                if is_leftover(name):
                     continue
                 if entry.is_dir():
                     folders.append(name)
@@ -114,7 +114,12 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def unreadable_problem(root: Path, names: list[str]) -> list[Problem]:
+def is_leftover(name: str) -> bool:
+    """Whether a file is hidden, or what an archive from another system left behind (``._x``, ``__MACOSX``)."""
+    return name.startswith((".", "_"))
+
+
+def unreadable_problem(root: Path, names: Sequence[str]) -> list[Problem]:
     """One problem for all files in formats that cannot be read, or none."""
     if not names:
         return []

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DatasetError
-from ..volumes.volume import LabelTable
 from .case import CaseFiles, ImageFile
-from .layouts import Found, complete
+from .found import Found, complete
 from .listing import Problem, walk
 
 CASE = "{case}"
@@ -60,7 +59,7 @@ def read_by_patterns(root: Path, patterns: Mapping[str, str]) -> Found:
         for case in cases.values()
         if not case.modalities
     ]
-    return complete(Found("by patterns", tuple(found_cases), tuple(modalities), LabelTable(), tuple(problems)), root)
+    return complete(Found("by patterns", tuple(found_cases), tuple(modalities), problems=tuple(problems)), root)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -114,6 +114,12 @@ class TestDecathlon:
                               training=[{"image": "imagesTr/a.nii.gz"}], test=None)  # fmt: skip
         assert open_dataset(root).modalities == tuple(f"m{i}" for i in range(12))
 
+    def test_a_number_beside_regions_is_a_region(self, tree):
+        root = decathlon_json(tree(*BRATS_FILES), labels={"background": 0, "whole": [1, 2], "core": 2, "ignore": 3})
+        dataset = open_dataset(root)
+        assert {r.name: r.values for r in dataset.regions} == {"whole": (1, 2), "core": (2,), "ignore": (3,)}
+        assert problems_of(dataset, "label 3 (ignore) is read as an ordinary label")
+
     @pytest.mark.parametrize(
         ("text", "said"),
         [("{", "not valid JSON"), ("[]", "JSON object"), ("{}", '"modality"'), ("[" * 100_000, "not valid JSON")],
@@ -196,6 +202,41 @@ class TestImagesAndLabels:
         for part in ("train", "test"):
             write_nifti(root / part / "images/1.nii", image())
         assert [case.id for case in open_dataset(root)] == ["test_1", "test_2", "train_1", "train_2"]
+
+    def test_a_damaged_first_file_does_not_hide_the_others(self, tree):
+        root = tree("images/a.nii.gz", "labels/a.nii.gz")
+        write_nifti(root / "images/b.nii.gz", np.zeros((4, 3, 2, 2), np.float32))
+        assert open_dataset(root).modalities == ("channel 0", "channel 1")
+        (root / "images/b.nii.gz").unlink()
+        assert open_dataset(root).modalities == ("image",)
+
+    def test_files_of_one_name_are_told(self, tree):
+        root = tree(
+            "images/a.nii",
+            "images/a.nii.gz",
+            "images/b.mha",
+            "imagesTs/a.nii",
+            "labels/a.nii",
+            "masks/a.nii",
+            "gt/a.nii",
+        )
+        dataset = open_dataset(root)
+        assert [(case.id, case.truth, case.mask) for case in dataset] == [
+            ("a", root / "labels/a.nii", root / "masks/a.nii")
+        ]
+        assert len(problems_of(dataset)) == 4
+        assert problems_of(dataset, "a.nii.gz: This file is left out: a.nii has the same name")
+        assert problems_of(dataset, "two cases a")
+        assert problems_of(dataset, "gt: A second folder")
+        assert problems_of(dataset, "1 .mha")
+
+    def test_a_file_above_is_read_only_if_it_is_a_table(self, tree):
+        root = tree("deep/a/t1.nii")
+        (root / "deep" / "labels.json").write_text('{"labels": {"1": "vessel"}}')
+        assert open_dataset(root / "deep" / "a").table[1].name == "vessel"
+        for text in ("[]", "{", '{"labels": 3}', '{"labels": {"one": "vessel"}}'):
+            (root / "deep" / "labels.json").write_text(text)
+            assert len(open_dataset(root / "deep" / "a").table) == 0
 
     def test_names_beside_the_folders(self, tree):
         root = tree("images/a.nii", "labels/a.nii")
