@@ -47,7 +47,7 @@ from .volumes.files import read_label_map
 CASES = 8
 SHAPE = (72, 80, 32)
 #: Seconds of training. With everything around it, the demonstration stays below four minutes on two cores.
-BUDGET_S = 110.0
+BUDGET_S = 150.0
 #: Edge of a training patch relative to what the planner proposes.
 PATCH_SHARE = 0.6
 _MARK = ".seg3d-demo"
@@ -231,8 +231,8 @@ class _Stopwatch:
 
     def lap(self, part: str) -> None:
         now = time.monotonic()
-        self.seconds[part] = round(now - self._lap, 1)
-        self.seconds["total"] = round(now - self._began, 1)
+        self.seconds.pop("total", None)
+        self.seconds |= {part: round(now - self._lap, 1), "total": round(now - self._began, 1)}
         self._lap = now
 
 
@@ -312,9 +312,8 @@ def write_report(result: Demo, screenshots: Mapping[str, Path] | None = None) ->
 
 def with_time(result: Demo, part: str, seconds: float) -> Demo:
     """Return the result with the time of another part."""
-    times = dict(result.seconds)
-    times[part] = round(seconds, 1)
-    times["total"] = round(sum(value for name, value in times.items() if name != "total"), 1)
+    times = {name: value for name, value in result.seconds.items() if name != "total"}
+    times |= {part: round(seconds, 1), "total": round(result.seconds["total"] + seconds, 1)}
     return replace(result, seconds=times)
 
 

@@ -69,7 +69,7 @@ def case_figure(
         ("prediction", predicted.data, table),
         ("difference", difference_map(predicted.data, truth.data), DIFFERENCE_TABLE),
     )
-    shown = _Shown.of(truth.geometry, image, (truth.data != 0) | (predicted.data != 0))
+    shown = _Shown.of(truth.geometry, image, truth.data != 0, predicted.data != 0)
     widths, heights = [], []
     for _, axis in _PLANES:
         across = [shown.size_mm[a] for a in range(3) if a != axis]
@@ -101,15 +101,17 @@ class _Shown:
     spacing_mm: tuple[float, float, float]
 
     @classmethod
-    def of(cls, geometry: Geometry, image: Volume | None, labelled: NDArray[np.bool_]) -> _Shown:
+    def of(
+        cls, geometry: Geometry, image: Volume | None, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]
+    ) -> _Shown:
         turn = geometry.orientation_to(_CODES)
         data = np.zeros(geometry.shape, np.uint8) if image is None else image.data
         # Where nothing is to be seen, the picture need not be: most heads fill half of their image.
-        seen = common_box(apply_orientation((data > data.min()) | labelled, turn))
+        seen = common_box(apply_orientation((data > data.min()) | truth | predicted, turn))
         crop = seen or (slice(None), slice(None), slice(None))
-        turned = apply_orientation(labelled, turn)[crop]
+        turned = apply_orientation(truth if truth.any() else predicted, turn)[crop]
         counts = [np.count_nonzero(turned, axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
-        # The slice with most labels; the middle one where there is none.
+        # The slice with most of the truth; else with most of the prediction; else the middle one.
         centre = [int(count.argmax()) if count.any() else len(count) // 2 for count in counts]
         spacing = [0.0, 0.0, 0.0]
         for axis in range(3):
@@ -230,20 +232,21 @@ def curves_figure(history: Sequence[Event], table: LabelTable | None = None) -> 
     checks = [event for event in history if isinstance(event, Validated)]
     figure = _figure(9.0, 3.2)
     loss, dice = figure.subplots(1, 2)
-    loss.plot([e.elapsed_s / 60 for e in epochs], [e.loss for e in epochs], color=_INK, linewidth=1.5)
+    loss.plot([e.elapsed_s / 60 for e in epochs], [e.loss for e in epochs], ".-", color=_INK, linewidth=1.5)
     loss.set_title("training loss", fontsize=11)
     colors = {label.name: label.color for label in table or ()}
     minutes = [check.elapsed_s / 60 for check in checks]
     for name in checks[-1].dice if checks else ():
         values = [check.dice.get(name, float("nan")) for check in checks]
         dice.plot(minutes, values, "o-", markersize=3, linewidth=1.5, color=colors.get(name, _QUIET), label=name)
-    dice.plot(minutes, [check.mean_dice for check in checks], "k--", linewidth=1, label="mean")
+    dice.plot(minutes, [check.mean_dice for check in checks], ".--", color=_INK, linewidth=1, label="mean")
     dice.set_title("Dice on validation cases", fontsize=11)
     dice.set_ylim(0, 1)
     if checks:
         dice.legend(frameon=False, fontsize=8, loc="lower right")
     for axes in (loss, dice):
         axes.set_xlabel("minutes")
+        axes.set_xlim(left=0)
         _quiet_frame(axes)
     return figure
 

@@ -85,6 +85,13 @@ def test_the_slice_number_is_that_of_the_file() -> None:
     assert names == ["axial · slice 1", "coronal · slice 5", "sagittal · slice 4"]
 
 
+def test_slices_go_through_the_truth_whatever_was_predicted(truth: LabelMap) -> None:
+    flooded = truth.data.copy()
+    flooded[0] = 1
+    names = [case_figure(truth.with_data(flooded), truth).axes[row * 4].get_ylabel() for row in range(3)]
+    assert names == [case_figure(truth, truth).axes[row * 4].get_ylabel() for row in range(3)]
+
+
 def test_an_outline_is_opaque_and_the_inside_is_not() -> None:
     labels = np.zeros((7, 9), np.uint8)
     labels[1:6, 2:8] = 2
