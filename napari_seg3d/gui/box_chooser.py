@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
 
 from .box import Box, box_in_words, box_of, drawing_layer
 from .layers import origin_of, origin_or_none
-from .widgets import quiet_label
+from .widgets import listen, quiet_label
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -49,9 +49,9 @@ class BoxChooser(QWidget):
         self._check.toggled.connect(self.refresh)
         self._draw.clicked.connect(self.draw)
         # napari and psygnal hold bound methods weakly.
-        viewer.layers.events.inserted.connect(self._watch)
-        viewer.layers.events.removed.connect(self.refresh)
-        workspace.case_changed.connect(self.refresh)
+        listen(self, viewer.layers.events.inserted, self._watch)
+        listen(self, viewer.layers.events.removed, self.refresh)
+        listen(self, workspace.case_changed, self.refresh)
         self._watch()
 
     @property
@@ -93,7 +93,7 @@ class BoxChooser(QWidget):
         for layer in self._viewer.layers:
             if isinstance(layer, Shapes):
                 layer.events.data.disconnect(self.refresh)
-                layer.events.data.connect(self.refresh)
+                listen(self, layer.events.data, self.refresh)
         self.refresh()
 
     def refresh(self, _event: object = None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, QSortFilterProxyModel, Qt
+
+from .widgets import listen
 
 if TYPE_CHECKING:
     from ..cases.case import CaseFiles
@@ -25,13 +27,13 @@ _SORT = Qt.ItemDataRole.UserRole
 class CaseTable(QAbstractTableModel):
     """Qt's table model of the workspace's cases; follows the workspace."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        super().__init__()
+    def __init__(self, workspace: Workspace, parent: QObject) -> None:
+        super().__init__(parent)
         self._workspace = workspace
         self._cases: tuple[CaseFiles, ...] = ()
-        workspace.dataset_changed.connect(self._reset)
+        listen(self, workspace.dataset_changed, self._reset)
         for signal in (workspace.results_changed, workspace.case_changed, workspace.unsaved_changed):
-            signal.connect(self._update)
+            listen(self, signal, self._update)
         self._reset()
 
     def _reset(self) -> None:
@@ -127,7 +129,7 @@ class CaseFilter(QSortFilterProxyModel):
     """Sorts in natural order and keeps the cases whose name or state hold every word that was typed."""
 
     def __init__(self, table: CaseTable) -> None:
-        super().__init__()
+        super().__init__(table)
         self._words: list[str] = []
         self.setSourceModel(table)
         self.setSortRole(_SORT)

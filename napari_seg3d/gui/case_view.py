@@ -52,6 +52,8 @@ class CaseView:
 
     #: A labels layer was changed and the user has paused; also after undo.
     edited = Signal(object)
+    #: A labels layer has another name.
+    renamed = Signal()
     #: All layers of a newly opened case are there.
     shown = Signal()
 
@@ -150,10 +152,17 @@ class CaseView:
 
     def _watch_all(self) -> None:
         present = {layer for layer in self._viewer.layers if isinstance(layer, Labels)}
+        for layer in present:
+            # napari keeps one connection of a method, however often it is connected.
+            layer.events.name.connect(self._after_rename)
         for layer in [layer for layer in self._watched if layer not in present]:
             self._watched.pop(layer).close()
         for layer in present:
             origin = origin_or_none(layer)
+            if origin is not None and origin.role != "prediction" and not layer.locked:
+                # A reader cannot lock its layers; here no stroke can change a truth by accident.
+                layer.editable = False
+                layer.locked = True
             if layer not in self._watched and origin is not None and origin.role == "prediction":
                 self._watched[layer] = _Watch(layer, self._after_edit)
         self._tell_unsaved()
@@ -164,6 +173,10 @@ class CaseView:
         if layer in self._watched:
             self._watched[layer].forget_saved()
             self._after_edit(layer)
+
+    def _after_rename(self) -> None:
+        self._tell_unsaved()
+        self.renamed.emit()
 
     def _after_edit(self, layer: Labels) -> None:
         self._tell_unsaved()
@@ -218,14 +231,12 @@ class _Watch:
         for event in (layer.events.paint, layer.events.data):
             event.connect(self._changed)
         layer.events.set_data.connect(self._perhaps_undone)
-        layer.events.name.connect(self._renamed)
 
     def close(self) -> None:
         self._timer.stop()
         for event in (self._layer.events.paint, self._layer.events.data):
             event.disconnect(self._changed)
         self._layer.events.set_data.disconnect(self._perhaps_undone)
-        self._layer.events.name.disconnect(self._renamed)
 
     def set_saved(self, data: NDArray[Any]) -> None:
         self.saved = data
@@ -260,7 +271,4 @@ class _Watch:
 
     def _settle(self) -> None:
         self.is_edited = self.saved is None or not np.array_equal(self._layer.data, self.saved)
-        self._tell(self._layer)
-
-    def _renamed(self) -> None:
         self._tell(self._layer)

@@ -20,6 +20,7 @@ from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from ..events import EpochDone, Event, Step, Validated
+from .widgets import listen
 
 # pyqtgraph would choose a Qt of its own when several are installed; it must take the one that napari runs on.
 os.environ["PYQTGRAPH_QT_LIB"] = qtpy.API_NAME
@@ -248,7 +249,7 @@ class CurvesView(QWidget):
         from napari.settings import get_settings
 
         # napari holds bound methods weakly: a closed panel is forgotten.
-        get_settings().appearance.events.theme.connect(self._theme_changed)
+        listen(self, get_settings().appearance.events.theme, self._theme_changed)
         self._paint()
 
     def _theme_changed(self, event: object = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,12 @@ from .case_table import CASE, DICE, MODALITIES, PREDICTION, STATE, TRUTH, CaseFi
 from .layers import PLANES, orientation_note
 from .saving import save_all_or_tell
 from .session import session_for
-from .widgets import EmptyState, MainButton, Panel, Section, quiet_label, swatches
+from .widgets import EmptyState, MainButton, Panel, Section, listen, quiet_label, swatches
 from .work import Job
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.layers import Labels
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from ..cases.dataset import Dataset, Problem
@@ -51,35 +53,39 @@ class DataPanel(Panel):
         super().__init__(workspace, viewer, parent)
         session = session_for(viewer)
         self._view, self._saver = session.view, session.saver
-        self._opens_after_saving: str | None = None
+        self._after_saved: Callable[[], None] | None = None
         self._checked: tuple[Problem, ...] = ()
         self._sample: tuple[Job, Path] | None = None
         self.setAcceptDrops(True)
         self._build()
-        self.set_empty_state(
-            EmptyState(
-                "Open a dataset folder, or try the sample study",
-                "Brain tumour folders (BraTS), Decathlon folders, and images/ with labels/ are understood. "
-                "You can also drop a folder here.",
-                (
-                    ("Open folder…", "Choose the folder that holds the cases", self.choose_folder),
-                    (
-                        "Try the sample study",
-                        f"Make {SAMPLE_CASES} brain studies with a tumour in your home folder, and open them",
-                        self.open_sample,
-                    ),
-                ),
-            )
-        )
-        workspace.dataset_changed.connect(self._show_dataset)
-        workspace.case_changed.connect(self._show_case)
-        workspace.job_event.connect(self._take_event)
-        self._saver.saved.connect(self._after_saving)
-        self._saver.failed.connect(self._after_failed_saving)
+        self.set_empty_state(self._empty_state())
+        listen(self, workspace.dataset_changed, self._show_dataset)
+        listen(self, workspace.case_changed, self._show_case)
+        listen(self, workspace.job_event, self._take_event)
+        listen(self, self._saver.saved, self._after_saving)
+        listen(self, self._saver.failed, self._after_failed_saving)
         self._show_dataset()
         self._show_case()
 
     # What the page is made of
+
+    def _empty_state(self) -> EmptyState:
+        actions: list[tuple[str, str, Callable[[], object]]] = [
+            ("Open folder…", "Choose the folder that holds the cases", self.choose_folder),
+            (
+                "Try the sample study",
+                f"Make {SAMPLE_CASES} brain studies with a tumour in your home folder, and open them",
+                self.open_sample,
+            ),
+        ]
+        for path in self.workspace.recent[:1]:
+            actions.append((f"Open {path.name} again", str(path), partial(self.open_folder, path)))
+        return EmptyState(
+            "Open a dataset folder, or try the sample study",
+            "Brain tumour folders (BraTS), Decathlon folders, and images/ with labels/ are understood. "
+            "You can also drop a folder here.",
+            actions,
+        )
 
     def _build(self) -> None:
         self._folder = QComboBox()
@@ -102,7 +108,7 @@ class DataPanel(Panel):
         self.body.addWidget(self._labels)
         self.body.addWidget(self._build_problems())
 
-        self._table = CaseTable(self.workspace)
+        self._table = CaseTable(self.workspace, self)
         self._filter = CaseFilter(self._table)
         line = QHBoxLayout()
         self._words = QLineEdit()
@@ -189,7 +195,7 @@ class DataPanel(Panel):
             button.clicked.connect(lambda _=False, name=name: self._view.show_plane(name))
             self._planes.addButton(button)
             line.addWidget(button)
-        self.viewer.dims.events.order.connect(self._show_plane_choice)
+        listen(self, self.viewer.dims.events.order, self._show_plane_choice)
         self._show_plane_choice()
         return line
 
@@ -204,7 +210,7 @@ class DataPanel(Panel):
 
     def open_folder(self, path: Path) -> None:
         """Open a dataset, after the question about unsaved edits."""
-        if self._may_leave(None):
+        if self._may_leave(then=lambda: self.open_folder(path)):
             self.messages.clear()
             self.workspace.open_dataset(path)
 
@@ -310,7 +316,7 @@ class DataPanel(Panel):
 
     def _leave_for(self, case_id: str) -> None:
         """Open another case, or none for an empty id, after the question about unsaved edits."""
-        if not self._may_leave(case_id):
+        if not self._may_leave(then=lambda: self._leave_for(case_id)):
             return
         self.messages.clear()
         if case_id:
@@ -318,16 +324,15 @@ class DataPanel(Panel):
         else:
             self.workspace.close_case()
 
-    def _may_leave(self, case_id: str | None) -> bool:
-        """Whether the open case may be closed now; otherwise it is, perhaps, after saving."""
+    def _may_leave(self, then: Callable[[], None]) -> bool:
+        """Whether the open case may be closed now; if the user wants to save first, `then` is called afterwards."""
         unsaved = self._view.unsaved_layers()
         if not unsaved:
             return True
         names = ", ".join(layer.name for layer in unsaved)
         answer = self._ask(f"Edits of {names} are not saved.")
         if answer == QMessageBox.StandardButton.Save:
-            self._opens_after_saving = case_id
-            save_all_or_tell(self._saver, self._view, self.workspace)
+            self._after_saved = then if save_all_or_tell(self._saver, self._view, self.workspace) else None
         return bool(answer == QMessageBox.StandardButton.Discard)
 
     def _ask(self, text: str) -> Any:
@@ -341,12 +346,14 @@ class DataPanel(Panel):
         return box.exec()
 
     def _after_saving(self, _layer: object, _path: Path) -> None:
-        if self._opens_after_saving is not None and not self._view.unsaved_layers():
-            case_id, self._opens_after_saving = self._opens_after_saving, None
-            self._leave_for(case_id)
+        if self._after_saved is not None and not self._view.unsaved_layers():
+            then, self._after_saved = self._after_saved, None
+            then()
 
-    def _after_failed_saving(self, *_: object) -> None:
-        self._opens_after_saving = None
+    def _after_failed_saving(self, layer: Labels, text: str, details: str) -> None:
+        if self._after_saved is not None:
+            self._after_saved = None
+            self.messages.show_message("error", f"{layer.name} is not saved, so the case stays open. {text}", details)
 
     def _show_case(self) -> None:
         case = self.workspace.case

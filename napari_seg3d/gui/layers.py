@@ -292,6 +292,14 @@ def label_map_of(layer: Labels) -> LabelMap:
     GeometryError
         If its voxels were replaced by an array of another shape.
     """
+    label_map = _stored_map(layer)
+    values = distinct_values(label_map.data).tolist()
+    if values and values[0] < 0:
+        raise LabelError(f"The layer {layer.name} holds the negative value {values[0]}; labels start at 0.")
+    return replace(label_map, table=label_map.table.covering(values))
+
+
+def _stored_map(layer: Labels) -> LabelMap:
     origin = origin_of(layer, Labels)
     data = np.asarray(layer.data)
     expected = tuple(
@@ -299,12 +307,7 @@ def label_map_of(layer: Labels) -> LabelMap:
     )
     if data.shape != expected:
         raise GeometryError(f"The layer {layer.name} has shape {data.shape}, its source {expected}; undo the change.")
-    values = distinct_values(data).tolist()
-    if values and values[0] < 0:
-        raise LabelError(f"The layer {layer.name} holds the negative value {values[0]}; labels start at 0.")
-    return LabelMap(
-        stored(data, origin.geometry), origin.geometry, origin.table.covering(values), origin.name, origin.source
-    )
+    return LabelMap(stored(data, origin.geometry), origin.geometry, origin.table, origin.name, origin.source)
 
 
 def mark_saved(layer: Labels, path: Path) -> None:
@@ -313,8 +316,16 @@ def mark_saved(layer: Labels, path: Path) -> None:
 
 
 def snapshot(layer: Labels) -> LabelMap:
-    """Copy of the layer's label map, for work in the background while the user paints on."""
-    label_map = label_map_of(layer)
+    """Copy of the layer's label map, for work in the background while the user paints on.
+
+    Its table is that of the layer's source: looking up which values occur would hold up the window.
+
+    Raises
+    ------
+    LabelError, GeometryError
+        As `label_map_of`.
+    """
+    label_map = _stored_map(layer)
     return label_map.with_data(np.array(label_map.data, order="K", subok=False))
 
 

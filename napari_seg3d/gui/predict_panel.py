@@ -31,7 +31,7 @@ from .model_facts import ModelFacts, misfit, oddities, read_model_facts
 from .navigate import show_page
 from .result_list import Result, ResultList
 from .run_view import output_colours
-from .widgets import EmptyState, MainButton, Panel, quiet_label, swatches
+from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, swatches
 from .work import Job
 
 if TYPE_CHECKING:
@@ -154,14 +154,14 @@ class PredictPanel(Panel):
         self.results.wanted.connect(self._show_file)
         # psygnal and napari hold bound methods weakly: a closed panel is not kept alive by these.
         workspace = self.workspace
-        workspace.dataset_changed.connect(self._results_changed)
-        workspace.results_changed.connect(self._results_changed)
-        workspace.case_changed.connect(self._enable)
-        workspace.selection_changed.connect(self._enable)
-        workspace.jobs_changed.connect(self._enable)
-        workspace.job_started.connect(self._job_started)
-        workspace.job_event.connect(self._take_event)
-        workspace.job_ended.connect(self._job_ended)
+        listen(self, workspace.dataset_changed, self._results_changed)
+        listen(self, workspace.results_changed, self._results_changed)
+        listen(self, workspace.case_changed, self._enable)
+        listen(self, workspace.selection_changed, self._enable)
+        listen(self, workspace.jobs_changed, self._enable)
+        listen(self, workspace.job_started, self._job_started)
+        listen(self, workspace.job_event, self._take_event)
+        listen(self, workspace.job_ended, self._job_ended)
 
     # The model
 

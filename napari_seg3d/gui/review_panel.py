@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +46,8 @@ from .layers import (
 )
 from .profile_strip import ProfileStrip
 from .session import session_for
-from .tasks import Comparison
-from .widgets import EmptyState, MainButton, Panel, quiet_label, swatches
+from .tasks import SMALLEST_PLACE, Comparison
+from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, swatches
 from .work import Job
 
 if TYPE_CHECKING:
@@ -94,16 +96,33 @@ class ReviewPanel(Panel):
                 "Two labels layers on one grid can be compared.",
             )
         )
-        viewer.layers.events.inserted.connect(self._list_layers)
-        viewer.layers.events.removed.connect(self._list_layers)
-        viewer.dims.events.current_step.connect(self._mark_slice)
-        viewer.dims.events.order.connect(self._show_profile)
-        workspace.job_event.connect(self._take_event)
-        workspace.unsaved_changed.connect(self._show_unsaved)
-        self._view.edited.connect(self._after_edit)
-        self._saver.saved.connect(self._after_saving)
-        self._saver.failed.connect(self._after_failed_saving)
+        listen(self, viewer.layers.events.inserted, self._list_layers)
+        listen(self, viewer.layers.events.removed, self._list_layers)
+        listen(self, viewer.dims.events.current_step, self._mark_slice)
+        listen(self, viewer.dims.events.order, self._show_profile)
+        listen(self, workspace.job_event, self._take_event)
+        listen(self, workspace.unsaved_changed, self._show_unsaved)
+        listen(self, self._view.edited, self._after_edit)
+        listen(self, self._view.renamed, self._list_layers)
+        listen(self, self._saver.saved, self._after_saving)
+        listen(self, self._saver.failed, self._after_failed_saving)
+        self._bind_keys()
         self._list_layers()
+
+    def _bind_keys(self) -> None:
+        # On this viewer only; the keys do nothing once the page is closed.
+        this = weakref.ref(self)
+        actions = {"Shift-N": lambda page: page._go_to_place(1), "Shift-B": lambda page: page._go_to_place(-1)}
+        actions["Shift-D"] = lambda page: page._show_difference.toggle()
+        for key, action in actions.items():
+
+            def act(_viewer: Viewer, action: Callable[[ReviewPanel], None] = action) -> None:
+                page = this()
+                if page is not None and page._comparison is not None:
+                    action(page)
+
+            self.viewer.bind_key(key, act, overwrite=True)
+        self.destroyed.connect(partial(_unbind, self.viewer, tuple(actions)))
 
     # What the page is made of
 
@@ -179,14 +198,16 @@ class ReviewPanel(Panel):
 
     def _build_difference(self) -> None:
         self._show_difference = QCheckBox("Show the difference")
-        self._show_difference.setToolTip("Add a layer that shows where and how prediction and truth disagree")
+        self._show_difference.setToolTip("Add a layer that shows where and how prediction and truth disagree (Shift+D)")
         self._show_difference.toggled.connect(self._toggle_difference)
         self._legend = quiet_label()
         self._legend.setToolTip("How much is missed, added, or of another class than in the truth")
         self._strip = ProfileStrip()
         self._strip.slice_wanted.connect(self._go_to_slice)
-        self._back = self._arrow(Qt.ArrowType.LeftArrow, "Go to the disagreement before, larger one", -1)
-        self._on = self._arrow(Qt.ArrowType.RightArrow, "Go to the next smaller disagreement", 1)
+        self._back = self._arrow(
+            Qt.ArrowType.LeftArrow, "Go back to the larger disagreement before this one (Shift+B)", -1
+        )
+        self._on = self._arrow(Qt.ArrowType.RightArrow, "Go to the next, smaller disagreement (Shift+N)", 1)
         self._where = quiet_label()
         self._where.setToolTip("Connected places where both disagree, the largest first")
         line = QHBoxLayout()
@@ -209,9 +230,6 @@ class ReviewPanel(Panel):
 
     def _list_layers(self) -> None:
         layers = [layer for layer in self.viewer.layers if isinstance(layer, Labels) and _role(layer) != "difference"]
-        for layer in layers:
-            # Connecting again is harmless: napari keeps one connection of a method.
-            layer.events.name.connect(self._list_layers)
         before = (self.predicted_layer, self.truth_layer)
         predictions = [layer for layer in layers if _role(layer) != "truth"]
         truths = [layer for layer in layers if _role(layer) == "truth"]
@@ -447,7 +465,8 @@ class ReviewPanel(Panel):
     def _show_place(self) -> None:
         count = len(self._places)
         if not count:
-            text = "No disagreement."
+            differ = self._comparison is not None and self._comparison.difference.any()
+            text = f"Only places of less than {SMALLEST_PLACE} voxels differ." if differ else "No disagreement."
         elif self._place < 0:
             text = f"{count} place{'s' if count > 1 else ''} where they disagree"
         else:
@@ -502,6 +521,11 @@ class ReviewPanel(Panel):
         names = sorted(self.workspace.unsaved)
         self._unsaved.setText(f"● Not saved: {', '.join(names)}" if names else "")
         self._unsaved.setVisible(bool(names))
+
+
+def _unbind(viewer: Viewer, keys: tuple[str, ...], *_: object) -> None:
+    for key in keys:
+        viewer.bind_key(key, None)
 
 
 def _role(layer: Layer) -> str:

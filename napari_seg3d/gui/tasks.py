@@ -20,6 +20,9 @@ from ..volumes.files import read_label_map, read_volume, write_label_map
 from ..volumes.volume import LabelMap, Volume
 from .layers import Display, display_range, on_screen, warm_up
 
+#: Voxels below which a disagreement is no place to go to; a noisy prediction has a hundred thousand of them.
+SMALLEST_PLACE = 3
+
 
 @dataclass(frozen=True, eq=False)
 class OpenedCase:
@@ -35,7 +38,8 @@ class Comparison:
     """Scores of a prediction, and where it differs from its truth.
 
     `difference` is the (X, Y, Z) difference map, `profiles` holds for each axis of the screen (I, P, L) the missed,
-    added and wrong-class voxels of every slice, `places` the connected disagreements, the largest first.
+    added and wrong-class voxels of every slice, `places` the connected disagreements of at least `SMALLEST_PLACE`
+    voxels, the largest first.
     """
 
     scores: Scores
@@ -104,7 +108,9 @@ def compare_maps(predicted: LabelMap, truth: LabelMap, case: str, surface: bool)
     difference = difference_map(predicted.data, truth.data)
     shown = on_screen(difference, truth.geometry)
     profiles = tuple(slice_profile(shown, axis) for axis in range(3))
-    yield Finished(Comparison(scores, difference, profiles, disagreements(difference, truth.geometry)))
+    smallest_ml = (SMALLEST_PLACE - 0.5) * truth.geometry.voxel_volume_ml
+    places = disagreements(difference, truth.geometry, smallest_ml=smallest_ml)
+    yield Finished(Comparison(scores, difference, profiles, places))
 
 
 @job

@@ -24,7 +24,7 @@ from .navigate import show_page
 from .planning import Choices, Proposal
 from .run_view import RESUMABLE, RunView
 from .train_choices import ChoicesWidget, SplitChoice, SplitWidget
-from .widgets import EmptyState, MainButton, Panel, Section, quiet_label
+from .widgets import EmptyState, MainButton, Panel, Section, listen, quiet_label
 from .work import Job
 
 if TYPE_CHECKING:
@@ -172,12 +172,12 @@ class TrainPanel(Panel):
         self.choices.name_edited.connect(self._enable)
         # psygnal holds bound methods weakly: a closed panel is not kept alive by these.
         workspace = self.workspace
-        workspace.dataset_changed.connect(self._dataset_changed)
-        workspace.results_changed.connect(self._results_changed)
-        workspace.job_started.connect(self._job_started)
-        workspace.job_event.connect(self._take_event)
-        workspace.job_ended.connect(self._job_ended)
-        workspace.jobs_changed.connect(self._enable)
+        listen(self, workspace.dataset_changed, self._dataset_changed)
+        listen(self, workspace.results_changed, self._results_changed)
+        listen(self, workspace.job_started, self._job_started)
+        listen(self, workspace.job_event, self._take_event)
+        listen(self, workspace.job_ended, self._job_ended)
+        listen(self, workspace.jobs_changed, self._enable)
 
     # What is trained on
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from napari.viewer import current_viewer
-from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -37,9 +40,29 @@ if TYPE_CHECKING:
 
 #: Width in pixels that every page must live with.
 NARROW = 360
+#: Milliseconds after which quick work is shown in the footer.
+PATIENCE_MS = 400
 #: Colours of the message strip that are the same in all themes.
 LEVEL_COLOURS = {"info": "#3d7edb", "warning": "#e3a21a", "error": "#d9534f"}
 LEVEL_SIGNS = {"info": "i", "warning": "!", "error": "!"}
+
+
+def listen(widget: QObject, signal: Any, slot: Callable[..., Any]) -> None:
+    """Connect a bound method of `widget` to a signal of psygnal or napari for as long as Qt keeps the widget.
+
+    Both hold the method weakly, but the Python half of a widget may outlive what Qt has deleted, for example in a
+    closed dock; a signal that still reached it would raise.
+    """
+    signal.connect(slot)
+    widget.destroyed.connect(partial(_stop_listening, signal, weakref.WeakMethod(slot)))
+
+
+def _stop_listening(signal: Any, method: weakref.WeakMethod[Callable[..., Any]], *_: object) -> None:
+    slot = method()
+    if slot is not None:
+        # psygnal and napari say it differently when a method is not connected any more.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            signal.disconnect(slot)
 
 
 def theme_colour(name: str) -> str:
@@ -243,11 +266,13 @@ class EmptyState(QWidget):
         layout.addStretch(1)
         layout.addWidget(heading)
         layout.addWidget(words)
+        self.buttons: list[QPushButton] = []
         for place, (name, tooltip, action) in enumerate(actions):
             button = MainButton(name, tooltip) if place == 0 else QPushButton(name)
             button.setToolTip(tooltip)
             button.clicked.connect(lambda _=False, action=action: action())
             layout.addWidget(button, 0, Qt.AlignmentFlag.AlignHCenter)
+            self.buttons.append(button)
         layout.addStretch(2)
 
 
@@ -298,15 +323,25 @@ class Footer(QFrame):
         layout.addLayout(top)
         layout.addLayout(bottom)
         self._shown: Job | None = None
-        # psygnal holds bound methods weakly: a closed panel is not kept alive by these.
-        workspace.job_started.connect(self._refresh)
-        workspace.job_ended.connect(self._refresh)
-        workspace.jobs_changed.connect(self._refresh)
-        workspace.job_event.connect(self._show_event)
+        self._awaited: Job | None = None
+        # Quick work is shown only if it takes a while: else the page would jump at every click.
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(PATIENCE_MS)
+        self._patience.timeout.connect(self._refresh)
+        for signal in (workspace.job_started, workspace.job_ended, workspace.jobs_changed):
+            listen(self, signal, self._refresh)
+        listen(self, workspace.job_event, self._show_event)
         self._refresh()
 
     def _refresh(self) -> None:
         job = self._workspace.jobs.current or self._workspace.quick.current
+        if job is not None and job.quick and job is not self._shown:
+            if job is not self._awaited:
+                self._awaited = job
+                self._patience.start()
+            if self._patience.isActive():
+                job = None
         if job is not self._shown:
             self._shown = job
             self._left.clear()
@@ -384,7 +419,7 @@ class Panel(QWidget):
         layout.addWidget(self.messages)
         layout.addWidget(self.footer)
         self.setMinimumWidth(NARROW - 20)
-        workspace.message.connect(self._take_message)
+        listen(self, workspace.message, self._take_message)
 
     def set_empty_state(self, empty: EmptyState) -> None:
         """Set what the page shows while it is empty."""

@@ -51,6 +51,41 @@ def test_all_pages_share_one_workspace_and_fit_a_narrow_dock(viewer_workspace: t
     assert session_for(viewer).workspace is workspace
 
 
+def test_pages_that_were_closed_hear_nothing_more(
+    viewer_workspace: tuple[Any, Workspace], qtbot: Any, study: Path
+) -> None:
+    viewer, workspace = viewer_workspace
+    pages = [make_page(name, viewer) for name in PAGES]
+    docks = [viewer.window.add_dock_widget(page, name="page", area="right") for page in pages]
+    for page, dock in zip(pages, docks, strict=True):
+        with qtbot.waitSignal(page.destroyed):
+            viewer.window.remove_dock_widget(dock)
+            page.deleteLater()
+    # The Python halves are still here; whatever reached them would raise.
+    workspace.open_dataset(study)
+    qtbot.waitUntil(lambda: workspace.dataset is not None)
+    workspace.open_case("case1")
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
+    workspace.say("info", "anything")
+    workspace.set_unsaved(frozenset({"x"}))
+    workspace.start(Job("anything", "napari_seg3d.gui.tasks:read_volumes", {"paths": ()}, "thread"))
+    qtbot.waitUntil(lambda: workspace.current_job is None and not workspace.jobs.queue)
+    viewer.layers[0].name = "renamed"
+    viewer.dims.order = (1, 0, 2)
+    viewer.layers.clear()
+    assert len(pages) == 4
+
+
+def test_an_idle_worker_ends_with_its_window(viewer_workspace: tuple[Any, Workspace], qtbot: Any, study: Path) -> None:
+    viewer, workspace = viewer_workspace
+    runners = session_for(viewer)._runners
+    workspace.open_dataset(study)
+    qtbot.waitUntil(lambda: workspace.dataset is not None)
+    viewer.close()
+    qtbot.waitUntil(lambda: all(runner._desk.closing for runner in runners))
+    qtbot.waitUntil(lambda: runners[1]._desk.closed.is_set())
+
+
 @pytest.mark.parametrize("runner", ["process", "thread"])
 def test_closing_the_window_asks_saves_and_leaves_nothing_behind(
     viewer_workspace: tuple[Any, Workspace],

@@ -95,7 +95,7 @@ def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
     viewer.layers.remove(viewer.layers["difference"])
     assert not panel._show_difference.isChecked()
     page.paint((1, 1, 1), 2)
-    page.wait(lambda: panel._where.text() != "No disagreement.")
+    page.wait(lambda: panel._where.text() == "Only places of less than 3 voxels differ.")
     assert "difference" not in viewer.layers
 
 
