@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileError, LabelError
+from ..errors import FileError, LabelError, Seg3dError
 from . import nifti
 from .atomic import write_whole
 from .geometry import Geometry
@@ -292,25 +292,27 @@ def _check_finite(data: NDArray[Any], shown: str) -> None:
 
 def _intensities(content: nifti.Content) -> NDArray[Any]:
     stored, layout = content.stored, content.layout
-    if not layout.is_scaled:
-        # Beyond float32 lies infinity, which is counted afterwards.
-        with np.errstate(over="ignore"):
+    # Beyond float32 lies infinity, which is counted afterwards.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not layout.is_scaled:
             return stored.astype(np.float32) if stored.dtype == np.float64 else stored
-    values = np.empty(stored.shape, np.float32, order="F")
-    for z in range(stored.shape[2]):
-        # In float64, so that large integers keep their last digits, and slice by slice, so that this takes no memory.
-        values[..., z] = np.multiply(stored[..., z], layout.slope, dtype=np.float64) + layout.intercept
+        values = np.empty(stored.shape, np.float32, order="F")
+        for z in range(stored.shape[2]):
+            # In float64, so that large integers keep their last digits; slice by slice, so that this takes no memory.
+            values[..., z] = np.multiply(stored[..., z], layout.slope, dtype=np.float64) + layout.intercept
     return values
 
 
+# Absurd scalings overflow; what is no finite number then is no integer either, and refused.
+@np.errstate(over="ignore", invalid="ignore")
 def _label_values(content: nifti.Content, table: LabelTable | None, shown: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     stored, layout = content.stored, content.layout
     if not layout.is_scaled:
         return _as_labels(stored, shown)
     present = distinct_values(stored)
-    scaled = present * layout.slope + layout.intercept
+    scaled = present.astype(np.float64) * layout.slope + layout.intercept
     if np.abs(scaled - np.rint(scaled)).max() <= _LABEL_TOLERANCE:
-        return _as_labels(stored * layout.slope + layout.intercept, shown)
+        return _as_labels(stored.astype(np.float64) * layout.slope + layout.intercept, shown)
     if not _plausible(present, table):
         raise LabelError(
             f"{shown} holds fractions such as {_a_fraction(scaled):.4g}, because its values are scaled; expected "
@@ -385,11 +387,18 @@ def _write(
 ) -> None:
     with write_whole(target, overwrite=overwrite) as temporary:
         nifti.write_content(temporary, before, stored, after, packed=target.name.lower().endswith(".gz"))
-        written = nifti.read_content(temporary, target.name, None)
-        if not (
-            written.before == before
-            and written.after == after
-            and np.array_equal(written.stored, stored, equal_nan=stored.dtype.kind == "f")
-            and written.layout.geometry.same_grid(geometry)
-        ):
-            raise FileError(f"Cannot write {target.name}: it does not read back as it should. Choose another folder.")
+        if not _reads_back(temporary, before, stored, after, geometry):
+            raise FileError(f"Cannot write {target.name}: it does not read back as it should. Choose another disk.")
+
+
+def _reads_back(path: Path, before: bytes, stored: NDArray[Any], after: bytes, geometry: Geometry) -> bool:
+    try:
+        written = nifti.read_content(path, path.name)
+    except Seg3dError:
+        return False
+    return (
+        written.before == before
+        and written.after == after
+        and np.array_equal(written.stored, stored, equal_nan=stored.dtype.kind == "f")
+        and written.layout.geometry.same_grid(geometry)
+    )

@@ -57,7 +57,11 @@ class Geometry:
             raise GeometryError("The affine holds NaN or infinity, so the place of the voxels is unknown.")
         if not np.allclose(affine[3], (0, 0, 0, 1)):
             raise GeometryError(f"Expected an affine whose last row is 0 0 0 1, got {affine[3]}.")
-        sizes = voxel_sizes(affine)
+        # Absurd numbers overflow to infinity, which is told in words.
+        with np.errstate(over="ignore"):
+            sizes = voxel_sizes(affine)
+        if not np.isfinite(sizes).all():
+            raise GeometryError("The affine holds absurdly large numbers, so the place of the voxels is unknown.")
         # The determinant relative to the voxel sizes: independent of the unit, 1 for perpendicular axes.
         if min(sizes) <= 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-4:
             raise GeometryError("The affine is singular: two voxel axes point the same way or one has no length.")

@@ -211,11 +211,11 @@ def fresh_header(geometry: Geometry, dtype: np.dtype[Any], *, labels: bool, like
         for name in _FORM_FIELDS:
             header[name] = like[name]
         header["xyzt_units"] = int(like["xyzt_units"]) & 7
-        # Where only the sform counts, the spacings are often left at 1; where not, they belong to the form.
-        only_sform = like["sform_code"] > 0 and like["qform_code"] == 0
         header["pixdim"][:4] = like["pixdim"][:4]
-        if only_sform:
-            header["pixdim"][1:4] = np.array(geometry.spacing_mm) / _unit_mm(like)
+        # Where only the sform counts, some programs leave the spacings at 1; else they belong to the form.
+        spacing = np.array(geometry.spacing_mm) / _unit_mm(like)
+        if like["sform_code"] > 0 and like["qform_code"] == 0 and not np.allclose(like["pixdim"][1:4], spacing):
+            header["pixdim"][1:4] = spacing
     else:
         _set_forms(header, geometry, like)
     return bytes(header.binaryblock) + bytes(4)
@@ -348,7 +348,7 @@ def _checked_dtype(header: Header, shown: str) -> np.dtype[Any]:
         raise FileError(f"{shown} holds complex numbers; expected real ones. Save its magnitude as a new file.")
     try:
         dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
-    except HeaderDataError:
+    except (KeyError, HeaderDataError):
         raise FileError(f"{shown} is damaged: its header names an unknown voxel type ({code}). {FRESH_COPY}") from None
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise FileError(f"{shown} stores voxels in a type that is not supported ({dtype}). Save it as float32.")
@@ -380,6 +380,8 @@ def _checked_scaling(header: Header, shown: str) -> tuple[float, float]:
     return slope, intercept
 
 
+# A damaged header can hold anything; what is not finite in the end is refused.
+@np.errstate(all="ignore")
 def _checked_geometry(header: Header, shape: tuple[int, int, int], shown: str) -> tuple[Geometry, tuple[str, ...]]:
     try:
         geometry = Geometry(shape, _affine(header))
