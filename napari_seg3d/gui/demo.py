@@ -115,10 +115,13 @@ class Tour:
 
     def __init__(self, study: Path, case_id: str) -> None:
         import napari
+        from napari.settings import get_settings
 
         from .dock import Seg3DDock
         from .session import session_for
 
+        # Notes that fade after some seconds would be in some pictures and not in others.
+        get_settings().application.gui_notification_level = "error"
         self.viewer = napari.Viewer(show=True)
         self._session = session_for(self.viewer)
         self.workspace: Workspace = self._session.workspace
@@ -143,13 +146,15 @@ class Tour:
         self._shown = True
 
     def wait_for(self, condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
-        """Let the window live until something is so; raises `Seg3dError` if it takes too long."""
+        """Let the window live until something is so; raises `Seg3dError` if it takes too long or an error is shown."""
         from qtpy.QtWidgets import QApplication
 
         end = time.monotonic() + patience_s
         while not condition():
+            if self._problem:
+                raise Seg3dError(self._problem)
             if time.monotonic() > end:
-                raise Seg3dError(self._problem or f"{what} did not appear within {patience_s:.0f} s.")
+                raise Seg3dError(f"{what} did not appear within {patience_s:.0f} s.")
             QApplication.processEvents()
             time.sleep(0.01)
 
