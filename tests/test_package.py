@@ -181,7 +181,7 @@ WINDOW = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide6", "superqt", "pyqtgraph",
 def loaded_after(code: str, cwd: Path) -> set[str]:
     done = run_python("-c", f"{code}\n{LOADED}", cwd=cwd)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()[-1].split())
 
 
 def test_importing_the_package_loads_neither_torch_nor_qt(tmp_path: Path) -> None:
