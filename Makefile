@@ -95,7 +95,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.python
 	@touch $(VENV)/.use
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.python
-	$(call pip_install,all$(comma)docs)
+	$(call pip_install,all$(comma)pyqt6$(comma)docs)
 	@touch $(VENV)/.use
 
 comma := ,
@@ -139,7 +139,7 @@ types: $(VENV)/.test
 
 .PHONY: docs
 docs: $(VENV)/.docs
-	$(SCREEN) $(BIN)/python docs/screenshots.py docs/screenshots
+	QT_API=pyqt6 $(SCREEN) $(BIN)/python docs/screenshots.py docs/screenshots
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo "The documentation begins at docs/_build/html/index.html"
 

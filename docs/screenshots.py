@@ -27,13 +27,13 @@ def main() -> int:
     """Run the demonstration without a window and copy its pictures; 1 if one is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--budget", default="110s")
+    parser.add_argument("--budget", help="time for the training; default: that of the demonstration")
     choices = parser.parse_args()
     choices.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         demo = Path(folder) / "demo"
         command = [sys.executable, "-m", "napari_seg3d", "demo", "--headless", "--output", str(demo)]
-        subprocess.run([*command, "--budget", choices.budget], check=True)
+        subprocess.run([*command, *(["--budget", choices.budget] if choices.budget else [])], check=True)
         missing = []
         for name, pattern in PICTURES.items():
             found = sorted(demo.glob(pattern))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def plan_page() -> Iterator[str]:
 
 def commands_page() -> Iterator[str]:
     """The help of the command and of each of its parts."""
+    # However wide the terminal is in which the documentation is built.
+    os.environ["COLUMNS"] = "100"
     parser = make_parser()
     yield f"```text\n{parser.format_help()}```\n"
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
