@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import qtpy
 from numpy.typing import NDArray
-from qtpy.QtCore import QPointF, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QPointF, QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from ..events import EpochDone, Event, Step, Validated
-from .widgets import listen
+from .widgets import theme_colour
 
 # pyqtgraph would choose a Qt of its own when several are installed; it must take the one that napari runs on.
 os.environ["PYQTGRAPH_QT_LIB"] = qtpy.API_NAME
@@ -131,7 +131,6 @@ class Colours:
     """Colours of napari's theme as ``#rrggbb``."""
 
     background: str
-    panel: str
     text: str
     quiet: str
     accent: str
@@ -139,13 +138,9 @@ class Colours:
 
 def theme_colours() -> Colours:
     """Return the colours of the theme that napari shows now."""
-    from napari.settings import get_settings
-    from napari.utils.theme import get_theme
-
-    theme = get_theme(get_settings().appearance.theme)
-    as_hex = {name: str(getattr(theme, name).as_hex("long")) for name in ("background", "foreground", "text", "icon")}
-    accent = "#6f8df5" if theme.type == "dark" else "#2f55c8"
-    return Colours(as_hex["foreground"], as_hex["background"], as_hex["text"], as_hex["icon"], accent)
+    background, text, quiet = (QColor(theme_colour(name)).name() for name in ("foreground", "text", "icon"))
+    accent = "#6f8df5" if _luminance(QColor(background)) < _luminance(QColor(text)) else "#2f55c8"
+    return Colours(background, text, quiet, accent)
 
 
 def readable(color: str, background: str) -> str:
@@ -182,6 +177,7 @@ class CurvesView(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._is_built = False
         self._curves = TrainingCurves()
         self._label_colours: Mapping[str, str] = {}
         self._axis: Axis = "epochs"
@@ -214,8 +210,9 @@ class CurvesView(QWidget):
         layout.addLayout(top)
         layout.addWidget(self._plots, 1)
         layout.addWidget(self._dice_legend)
-        self._follow_theme()
+        self._paint()
         self._draw()
+        self._is_built = True
 
     def _set_up_plots(self) -> None:
         for plot in (self._loss_plot, self._dice_plot):
@@ -245,16 +242,12 @@ class CurvesView(QWidget):
         self._plots.scene().sigMouseMoved.connect(self._mouse_moved)
         self._plots.setMouseTracking(True)
 
-    def _follow_theme(self) -> None:
-        from napari.settings import get_settings
-
-        # napari holds bound methods weakly: a closed panel is forgotten.
-        listen(self, get_settings().appearance.events.theme, self._theme_changed)
-        self._paint()
-
-    def _theme_changed(self, event: object = None) -> None:
-        self._paint()
-        self._draw()
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the theme, which arrives as a change of style."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange and self._is_built and theme_colours() != self._colours:
+            self._paint()
+            self._draw()
 
     def _paint(self) -> None:
         """Take the theme's colours."""

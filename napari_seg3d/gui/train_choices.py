@@ -31,8 +31,10 @@ from .forms import NumberBox, WheelGuard, combo
 from .planning import AUTOMATIC, Choices
 from .widgets import Section, duration, quiet_label
 
-#: Seconds in the units in which a length can be given; "epochs" is the third.
+#: Seconds in the units in which a time can be given.
 SECONDS = {"minutes": 60.0, "hours": 3600.0}
+#: Other ways to give a length, beside the planner's presets.
+_EPOCHS, _PUBLISHED = "epochs", "published"
 _BROWSE = "browse…"
 
 
@@ -175,12 +177,6 @@ class ChoicesWidget(QWidget):
         self._length.setRange(0.1, 100_000)
         self._length.setValue(10)
         self._unit = combo("How long to train. With a time, the learning rate follows the clock and fits into it")
-        for unit in (*SECONDS, "epochs"):
-            self._unit.addItem(unit, unit)
-            self._describe_last(self._unit, "Rounds of training" if unit == "epochs" else "Time for everything")
-        for preset, (cpu_s, gpu_s) in PRESETS.items():
-            self._unit.addItem(f"preset {preset}", preset)
-            self._describe_last(self._unit, f"{duration(cpu_s)} on a CPU, {duration(gpu_s)} on a GPU")
         self._length.setToolTip(self._unit.toolTip())
         self._device = combo("What computes: automatic takes the first GPU, or else the CPU")
         self._name = QLineEdit()
@@ -191,6 +187,7 @@ class ChoicesWidget(QWidget):
         self._lay_out()
         self.set_models([])
         self.set_devices(())
+        self._refresh()
         for box in (self._recipe, self._network, self._unit, self._device):
             box.activated.connect(self._edited)
         self._start.activated.connect(self._start_chosen)
@@ -198,21 +195,18 @@ class ChoicesWidget(QWidget):
         self._length.valueChanged.connect(self._edited)
         self._guard = WheelGuard(self)
         self._guard.watch(self)
-        self._refresh()
 
     def _lay_out(self) -> None:
         length = _side_by_side(self._length, self._unit)
         name = _side_by_side(self._name, self._folder)
         form = _form(self)
-        for label, row in (
-            ("Plan", self._recipe),
-            ("Network", self._network),
-            ("Start from", self._start),
-            ("Length", length),
-            ("Device", self._device),
-            ("Run name", name),
-        ):
-            form.addRow(label, row)
+        form.addRow("Plan", self._recipe)
+        form.addRow("Network", self._network)
+        form.addRow("Start from", self._start)
+        form.addRow("Length", length)
+        form.addRow("Device", self._device)
+        form.addRow("Run name", name)
+        self._network_label = form.labelForField(self._network)
 
     @staticmethod
     def _describe_last(box: QComboBox, text: str) -> None:
@@ -245,7 +239,7 @@ class ChoicesWidget(QWidget):
             network=self._network.currentData(),
             preset=unit if unit in PRESETS else "balanced",
             budget_s=length * SECONDS[unit] if unit in SECONDS else None,
-            epochs=max(1, round(length)) if unit == "epochs" else None,
+            epochs=max(1, round(length)) if unit == _EPOCHS else None,
             start=self._start.currentData(),
             device=self._device.currentData(),
             seed=seed,
@@ -291,8 +285,10 @@ class ChoicesWidget(QWidget):
 
     def remember(self, values: Mapping[str, Any]) -> None:
         """Show remembered choices; what no longer exists is passed over."""
-        boxes = {"recipe": self._recipe, "network": self._network, "unit": self._unit}
-        for key, box in {**boxes, "device": self._device}.items():
+        boxes = {"recipe": self._recipe, "network": self._network, "unit": self._unit, "device": self._device}
+        for key, box in boxes.items():
+            # Which lengths are offered depends on the recipe.
+            self._refresh()
             if (index := box.findData(values.get(key))) >= 0:
                 box.setCurrentIndex(index)
         if isinstance(length := values.get("length"), int | float):
@@ -311,13 +307,34 @@ class ChoicesWidget(QWidget):
 
     def _refresh(self) -> None:
         """Show only what counts: a start model brings its plan, a recipe its network."""
-        automatic = self._recipe.currentData() == AUTOMATIC
         from_model = self._start.currentData() is not None
+        planned = self._recipe.currentData() == AUTOMATIC
         self._recipe.setEnabled(not from_model)
-        self._network.setEnabled(automatic and not from_model)
+        for part in (self._network, self._network_label):
+            part.setVisible(planned and not from_model)
+        self._offer_lengths(published=not planned and not from_model)
         unit = self._unit.currentData()
-        self._length.setVisible(unit not in PRESETS)
-        self._length.setDecimals(0 if unit == "epochs" else 12)
+        self._length.setVisible(unit in (*SECONDS, _EPOCHS))
+        self._length.setDecimals(0 if unit == _EPOCHS else 12)
+
+    def _offer_lengths(self, published: bool) -> None:
+        """Offer times, epochs, and either the planner's presets or the length that a recipe's article states."""
+        offered = {unit: (unit, "Time for everything") for unit in SECONDS}
+        offered[_EPOCHS] = (_EPOCHS, "Rounds of training")
+        if published:
+            offered[_PUBLISHED] = ("as published", "As long as the article of the recipe says")
+        else:
+            for preset, (cpu_s, gpu_s) in PRESETS.items():
+                offered[preset] = (f"preset {preset}", f"{duration(cpu_s)} on a CPU, {duration(gpu_s)} on a GPU")
+        if [self._unit.itemData(i) for i in range(self._unit.count())] == list(offered):
+            return
+        chosen = self._unit.currentData()
+        self._unit.clear()
+        for unit, (text, tooltip) in offered.items():
+            self._unit.addItem(text, unit)
+            self._describe_last(self._unit, tooltip)
+        fallback = _PUBLISHED if published and chosen in PRESETS else next(iter(SECONDS))
+        self._unit.setCurrentIndex(self._unit.findData(chosen if chosen in offered else fallback))
 
 
 def _form(parent: QWidget | None = None) -> QFormLayout:

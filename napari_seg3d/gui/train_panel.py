@@ -16,7 +16,7 @@ from ..cases.dataset import Split
 from ..cases.fingerprint import Fingerprint
 from ..errors import Seg3dError
 from ..events import Event, Failed, Finished, Progress, Saved, Validated, Warned
-from ..model.plan import Plan
+from ..model.plan import Augmentation, Plan
 from ..training.run import read_history
 from .forms import SettingsForm
 from .labels_from_file import LabelsFromFile
@@ -60,23 +60,7 @@ SETTINGS = {
         "clip_norm",
         "foreground_fraction",
     ),
-    "Augmentation": (
-        "augmentation.rotation_probability",
-        "augmentation.rotation_degrees",
-        "augmentation.scale_probability",
-        "augmentation.scale_range",
-        "augmentation.mirror",
-        "augmentation.noise_probability",
-        "augmentation.noise_sigma",
-        "augmentation.blur_probability",
-        "augmentation.blur_sigma_voxels",
-        "augmentation.brightness_probability",
-        "augmentation.brightness_range",
-        "augmentation.contrast_probability",
-        "augmentation.contrast_range",
-        "augmentation.gamma_probability",
-        "augmentation.gamma_range",
-    ),
+    "Augmentation": tuple(f"augmentation.{name}" for name in Augmentation.model_fields),
     "Prediction": ("window_overlap",),
 }
 _MEMORY = "train"
@@ -281,9 +265,7 @@ class TrainPanel(Panel):
             self._plan_words.setText("The cases are read once, then every choice is planned at once.")
         else:
             plan = proposal.plan
-            patch = "×".join(map(str, plan.patch_voxels))
-            millions = proposal.parameters / 1e6
-            self._plan_fold.set_title(f"Plan: {plan.network.name}, {millions:.2g} M parameters, patch {patch}")
+            self._plan_fold.set_title(f"Plan: {plan.network.name}, {proposal.parameters / 1e6:.2g} M parameters")
             self._plan_words.setText(_plan_as_text(plan))
 
     # Start, pause, stop, resume

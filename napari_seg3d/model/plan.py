@@ -136,7 +136,14 @@ class Augmentation(Settings):
     scale_range: float = Field(0.2, ge=0, le=0.6, description="Largest change of size: 0.2 is 0.83 to 1.2 times.")
     mirror: tuple[Axis, ...] = Field((), description="Axes that are mirrored in half of the patches.")
     noise_probability: Probability = Field(0.1, description="How often noise is added.")
-    noise_sigma: float = Field(0.3, ge=0, le=2, description="Largest noise, in standard deviations of the image.")
+    noise_sigma: float = Field(
+        0.3,
+        ge=0,
+        le=2,
+        title="noise",
+        json_schema_extra={"unit": "SD"},
+        description="Largest noise, in standard deviations of the image.",
+    )
     blur_probability: Probability = Field(0.1, description="How often a patch is blurred.")
     blur_sigma_voxels: float = Field(1.0, ge=0, le=4, description="Largest blur, in voxels.")
     brightness_probability: Probability = Field(0.15, description="How often all intensities are scaled.")
@@ -191,14 +198,28 @@ class Plan(Settings):
     )
     budget_s: float | None = Field(None, gt=0, le=30 * 86_400, description="Time for the whole training in seconds.")
     steps_per_epoch: int = Field(50, ge=1, le=10_000, description="Steps in one round.")
-    validate_every: int = Field(1, ge=1, le=1000, description="Rounds between two validations on whole cases.")
-    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Rule by which weights change.")
+    validate_every: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        json_schema_extra={"unit": "epochs"},
+        description="Rounds between two validations on whole cases.",
+    )
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+        "adamw", title="Optimiser", description="Rule by which weights change."
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Step size at the start.")
     weight_decay: float = Field(1e-2, ge=0, le=1, description="Pull of the weights towards zero.")
     momentum: float = Field(0.99, ge=0, lt=1, description="Momentum (SGD only).")
     schedule: Literal["poly", "cosine", "constant"] = Field("poly", description="How the learning rate falls.")
     warmup_steps: int = Field(0, ge=0, le=10_000, description="Steps over which the learning rate rises at the start.")
-    clip_norm: float = Field(12.0, gt=0, le=1e6, description="Largest norm of the gradient; longer ones are shortened.")
+    clip_norm: float = Field(
+        12.0,
+        gt=0,
+        le=1e6,
+        title="Longest gradient",
+        description="Largest norm of the gradient; longer ones are shortened.",
+    )
     foreground_fraction: float = Field(
         0.5, ge=0, le=1, description="Share of the patches that are centred on a labelled voxel, classes in turn."
     )

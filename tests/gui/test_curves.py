@@ -111,12 +111,11 @@ def test_every_label_colour_can_be_seen_on_both_themes(color, background):
 
 
 def test_the_theme_can_change_while_it_is_open(view):
+    from napari.qt import get_stylesheet
     from napari.settings import get_settings
 
     dark = view._colours
-    get_settings().appearance.theme = "light"
-    try:
-        assert view._colours != dark
-    finally:
-        get_settings().appearance.theme = "dark"
-    assert view._colours == dark
+    for theme in ("light", "dark"):
+        get_settings().appearance.theme = theme
+        view.setStyleSheet(get_stylesheet(theme))
+        assert (view._colours == dark) == (theme == "dark")

@@ -58,6 +58,12 @@ def test_choices_are_what_the_boxes_say(qtbot, tmp_path):
     choices = widget.choices(0, {"batch_size": 3})
     assert (choices.budget_s, choices.epochs, choices.preset) == (None, None, "thorough")
     assert choices.changes == {"batch_size": 3}
+    # A recipe has the length of its article instead of the planner's presets, and a network of its own.
+    widget.remember({"recipe": "unet-brats"})
+    choices = widget.choices(0, {})
+    assert (choices.recipe, choices.budget_s, choices.epochs) == ("unet-brats", None, None)
+    assert widget._unit.currentText() == "as published"
+    assert widget._network.isHidden()
     model = tmp_path / "model"
     widget.set_models([("model", model)])
     widget.start_from(model)
