@@ -213,8 +213,7 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, overwrite: boo
         raise FileError(f"Cannot write {target.name}: expected real numbers, got {volume.data.dtype}.")
     kept = volume.data.dtype.newbyteorder("<")
     dtype = np.dtype({"b": "u1", "f": "<f4"}.get(volume.data.dtype.kind, kept))
-    like = None if volume.source is None else nifti.parsed_header(volume.source.header)
-    before = nifti.fresh_header(volume.geometry, dtype, labels=False, like=like)
+    before = nifti.fresh_header(volume.geometry, dtype, labels=False, like=_header(volume.source))
     _write(target, before, volume.data.astype(dtype, copy=False), b"", volume.geometry, overwrite)
     return target
 
@@ -362,15 +361,20 @@ def _a_fraction(values: NDArray[Any]) -> float:
 def _label_frame(label_map: LabelMap, high: int, like: Source | None) -> tuple[bytes, np.dtype[Any], bytes]:
     """Return the bytes before the voxels, the type they are stored in, and the bytes after them."""
     source = label_map.source
-    own = None if source is None else nifti.parsed_header(source.header)
+    own = _header(source)
     if source is not None and own is not None and nifti.frames(own, label_map.geometry):
         stored = np.dtype(source.stored_dtype)
         if source.holds_labels and high <= _largest_exact(stored) and not nifti.is_scaled(own):
             return source.header, stored, source.trailer
     elif like is not None:
-        own = nifti.parsed_header(like.header)
+        own = _header(like)
     dtype = _smallest_type(high)
     return nifti.fresh_header(label_map.geometry, dtype, labels=True, like=own), dtype, b""
+
+
+def _header(source: Source | None) -> nifti.Header | None:
+    # Volumes can come from elsewhere; then there is no header to take codes from.
+    return nifti.parsed_header(source.header) if source is not None and source.format in nifti.FORMATS else None
 
 
 def _largest_exact(dtype: np.dtype[Any]) -> int:

@@ -35,6 +35,7 @@ GZIP_LEVEL = 4
 #: Above this the voxel axes are too far from perpendicular for distances along them to be distances in the patient.
 MOST_SHEAR_DEGREES = 1.0
 INTENT_LABEL = 1002
+FORMATS = ("NIfTI-1", "NIfTI-2")
 
 _HEADER_SIZES: dict[int, Callable[..., Header]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 #: Length of one unit of the header in mm; 0 is "unknown", which all programs take for mm.
@@ -75,8 +76,8 @@ class Layout:
 
     @property
     def format(self) -> str:
-        """``"NIfTI-1"`` or ``"NIfTI-2"``."""
-        return "NIfTI-2" if isinstance(self.header, nib.Nifti2Header) else "NIfTI-1"
+        """One of `FORMATS`."""
+        return FORMATS[isinstance(self.header, nib.Nifti2Header)]
 
 
 @dataclass(frozen=True)

@@ -136,10 +136,11 @@ def resample_label_map(label_map: LabelMap, geometry: Geometry) -> LabelMap:
     total = np.zeros(geometry.shape, np.float32)
     for value, box in _label_boxes(turned, way.sigma):
         target = way.reached(box, geometry.shape)
+        if not winner[target].size:
+            continue
         part = way.within(box, target)
-        share = part.interpolated(
-            _blurred((turned[box] == value).astype(np.float32), way.sigma), winner[target].shape, 1
-        )
+        filled = _blurred((turned[box] == value).astype(np.float32), way.sigma)
+        share = part.interpolated(filled, winner[target].shape, 1)
         part.fill_outside(share, 0.0)
         better = share > largest[target]
         largest[target][better] = share[better]

@@ -232,6 +232,29 @@ def test_system_calls_that_fail(tmp_path, call, error, words):
     assert names(tmp_path) == ["notes.txt"]
 
 
+def test_the_order_of_things(tmp_path):
+    """Content to the disk, then the name, then the folder: what a loss of power needs."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed, so system calls cannot be seen")
+    log = tmp_path / "log"
+    target = tmp_path / "folder" / "notes.txt"
+    target.parent.mkdir()
+    script = "import sys; from napari_seg3d.volumes.atomic import *; write_text_whole(sys.argv[1], 'new')"
+    done = subprocess.run(
+        ["strace", "-f", "-y", "-o", log, "--trace=fsync,rename", sys.executable, "-B", "-c", script, target],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "ptrace" in done.stderr.lower():
+        pytest.skip("strace may not trace here")
+    calls = [line.split(maxsplit=1)[1] for line in log.read_text().splitlines() if str(target.parent) in line]
+    assert [call.partition("(")[0] for call in calls] == ["fsync", "rename", "fsync"]
+    assert PREFIX in calls[0]
+    assert f'"{target}"' in calls[1]
+    assert f"<{target.parent}>" in calls[2]
+
+
 def test_a_disk_without_hard_links(tmp_path):
     target = tmp_path / "notes.txt"
     assert write_with_failing("link", "EPERM", target, overwrite=False) == ""

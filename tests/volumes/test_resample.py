@@ -322,6 +322,17 @@ def test_outside_is_background(affine):
     assert not result[..., 5:].any()
 
 
+@pytest.mark.parametrize("degrees", [20, 35])
+def test_a_label_that_the_new_grid_does_not_reach(affine, degrees):
+    geometry = Geometry(SHAPE, affine("LPS", 20))
+    data = np.zeros(SHAPE, np.uint8)
+    data[:3, :3, :3] = 1
+    data[8:12, 9:14, 3:6] = 2
+    target = centred((6, 7, 8), affine("LPS", degrees) @ np.diag([0.7, 0.7, 0.5, 1]), geometry)
+    result = resample_label_map(LabelMap(data, geometry), target).data
+    assert set(np.unique(result)) == {0, 2}
+
+
 def test_empty_and_full_maps(affine):
     geometry = Geometry(SHAPE, affine("LPS", 20))
     target = resampled_geometry(geometry, (0.7, 2.0, 1.0))
