@@ -23,39 +23,49 @@ _LABEL_NAME = re.compile(
 _FEW_VALUES = 16
 
 
-def seg3d_dock(napari_viewer: Viewer) -> QWidget:
+def seg3d_dock(napari_viewer: Viewer | None = None) -> QWidget:
     """Make the dock with all four pages."""
     from .dock import Seg3DDock
 
-    return Seg3DDock(napari_viewer)
+    return Seg3DDock(_open_viewer(napari_viewer))
 
 
-def data_page(napari_viewer: Viewer) -> QWidget:
+def data_page(napari_viewer: Viewer | None = None) -> QWidget:
     """Make the Data page alone."""
     from .dock import make_page
 
-    return make_page("Data", napari_viewer)
+    return make_page("Data", _open_viewer(napari_viewer))
 
 
-def train_page(napari_viewer: Viewer) -> QWidget:
+def train_page(napari_viewer: Viewer | None = None) -> QWidget:
     """Make the Train page alone."""
     from .dock import make_page
 
-    return make_page("Train", napari_viewer)
+    return make_page("Train", _open_viewer(napari_viewer))
 
 
-def predict_page(napari_viewer: Viewer) -> QWidget:
+def predict_page(napari_viewer: Viewer | None = None) -> QWidget:
     """Make the Predict page alone."""
     from .dock import make_page
 
-    return make_page("Predict", napari_viewer)
+    return make_page("Predict", _open_viewer(napari_viewer))
 
 
-def review_page(napari_viewer: Viewer) -> QWidget:
+def review_page(napari_viewer: Viewer | None = None) -> QWidget:
     """Make the Review page alone."""
     from .dock import make_page
 
-    return make_page("Review", napari_viewer)
+    return make_page("Review", _open_viewer(napari_viewer))
+
+
+def _open_viewer(given: Viewer | None) -> Viewer:
+    """Return the viewer that napari hands over, or else the open one: functions, unlike classes, are handed none."""
+    import napari
+
+    viewer = given or napari.current_viewer()
+    if viewer is None:
+        raise RuntimeError("A page of Seg3D needs an open napari viewer.")
+    return viewer
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
