@@ -190,10 +190,9 @@ class ReviewPanel(Panel):
         header.setHighlightSections(False)
         header.setSectionsClickable(False)
         header.setMinimumSectionSize(30)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        # Numbers are never cut off; a long name is, in its middle, and stands whole in its tooltip.
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column, width in enumerate((32, 32, 35, 34, 34, 34, 39), start=1):
-            table.setColumnWidth(column, width)
         return table
 
     def _build_difference(self) -> None:
@@ -384,7 +383,7 @@ class ReviewPanel(Panel):
             _number(score.dice, 2),
             _number(score.iou, 2),
             _number(score.hd95_mm, 1),
-            _number(score.mean_surface_mm, 2),
+            _number(score.mean_surface_mm, 1 if score.mean_surface_mm >= 10 else 2),
             _volume(score.predicted_ml),
             _volume(score.truth_ml),
             _volume(score.difference_ml, signed=True),
@@ -541,7 +540,8 @@ def _cell(text: str, column: int) -> QTableWidgetItem:
 
 
 def _number(value: float, digits: int) -> str:
-    return "–" if isnan(value) else f"{value:.{digits}f}"
+    """A number with so many decimals, none where there are three digits before the point: columns are narrow."""
+    return "–" if isnan(value) else f"{value:.{0 if abs(value) >= 99.5 else digits}f}"
 
 
 def _volume(ml: float, *, signed: bool = False) -> str:
