@@ -62,7 +62,7 @@ def main() -> int:
     split.write_text(json.dumps({"train": [case.id for case in train], "test": [held_out.id]}), encoding="utf-8")
     seg3d(
         *("train", str(choices.data), "--output", str(run), "--split", str(split)),
-        *("--budget", choices.budget, "--device", "cpu", "--seed", choices.seed),
+        *("--set", "targets=regions", "--budget", choices.budget, "--device", "cpu", "--seed", choices.seed),
     )
     begin = time.monotonic()
     seg3d(
