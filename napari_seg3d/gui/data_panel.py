@@ -261,8 +261,7 @@ class DataPanel(Panel):
         errors = [problem for problem in problems if problem.severity == "error"]
         warnings = [problem for problem in problems if problem.severity != "error"]
         self._problems.set_title(f"⚠ {_counted(errors, 'error')}, {_counted(warnings, 'warning')}")
-        lines = [f"✕ {problem.path.name}: {problem.message}" for problem in errors]
-        lines += [f"{problem.path.name}: {problem.message}" for problem in warnings]
+        lines = [f"✕ {_line(problem)}" for problem in errors] + [_line(problem) for problem in warnings]
         self._problem_list.setPlainText("\n".join(lines))
         self._problems.set_open(checked and bool(problems))
 
@@ -385,6 +384,11 @@ class DataPanel(Panel):
 
 def _counted(things: Sequence[object], name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _line(problem: Problem) -> str:
+    name = problem.path.name
+    return problem.message if name in problem.message else f"{name}: {problem.message}"
 
 
 def _facts(dataset: Dataset) -> str:

@@ -90,10 +90,13 @@ def quiet_label(text: str = "") -> QLabel:
 
 def swatches(entries: Iterable[tuple[str, str]]) -> str:
     """Return rich text of names, each behind a square of its colour."""
-    parts = [
-        f'<span style="color:{colour}">■</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}' for name, colour in entries
-    ]
+    parts = [f'<span style="color:{colour}">■</span>&nbsp;{_unbroken(name)}' for name, colour in entries]
     return " &nbsp; ".join(parts)
+
+
+def _unbroken(text: str) -> str:
+    """Return a name as rich text that is not broken at its spaces and hyphens."""
+    return escape(text).replace(" ", "&nbsp;").replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 class MainButton(QPushButton):
@@ -192,7 +195,7 @@ class MessageStrip(QFrame):
         self._close = _flat_button("×", "Take this message away", self.clear)
         self._details = QPlainTextEdit()
         self._details.setReadOnly(True)
-        self._details.setMaximumHeight(140)
+        self._details.setMaximumHeight(110)
         self._details.setLineWrapMode(QPlainTextEdit.LineWrapMode.WidgetWidth)
         self._unfold = Section("Details", tooltip="Show the details for a report")
         self._unfold.body.addWidget(self._details)
@@ -307,6 +310,7 @@ class Footer(QFrame):
         self._queue = QToolButton()
         self._queue.setToolTip("What waits for its turn; click to take something out of the queue")
         self._queue.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self._queue.setStyleSheet("QToolButton::menu-indicator { image: none; }")
         self._queue.setMenu(QMenu(self._queue))
         self._queue.menu().aboutToShow.connect(self._list_queue)
         top = QHBoxLayout()
@@ -324,6 +328,7 @@ class Footer(QFrame):
         layout.addLayout(bottom)
         self._shown: Job | None = None
         self._awaited: Job | None = None
+        self._what = ""
         # Quick work is shown only if it takes a while: else the page would jump at every click.
         self._patience = QTimer(self)
         self._patience.setSingleShot(True)
@@ -344,20 +349,24 @@ class Footer(QFrame):
                 job = None
         if job is not self._shown:
             self._shown = job
+            self._what = ""
             self._left.clear()
             self._bar.setRange(0, 0)
         self.setVisible(job is not None)
         if job is None:
             return
-        paused = self._workspace.jobs.paused
-        self._title.setText(f"{job.title} – paused" if paused else job.title)
-        self._title.setToolTip(job.title)
-        self._pause.setText("Resume" if paused else "Pause")
+        self._pause.setText("Resume" if self._workspace.jobs.paused else "Pause")
+        self._show_title(job)
         for button in (self._pause, self._stop):
             button.setVisible(not job.quick)
         waiting = len(self._workspace.jobs.queue)
         self._queue.setText(f"+{waiting} waiting")
         self._queue.setVisible(waiting > 0)
+
+    def _show_title(self, job: Job) -> None:
+        title = f"{job.title}: {self._what}" if self._what else job.title
+        self._title.setText(f"{title} (paused)" if self._workspace.jobs.paused and not job.quick else title)
+        self._title.setToolTip(title)
 
     def _show_event(self, job: Job, event: Event) -> None:
         if job is not self._shown:
@@ -366,7 +375,8 @@ class Footer(QFrame):
         if isinstance(event, Progress | Step | EpochDone):
             self._left.setText("" if seconds_left is None else f"{duration(seconds_left)} left")
         if isinstance(event, Progress):
-            self._title.setText(f"{job.title}: {event.what}" if event.what else job.title)
+            self._what = event.what
+            self._show_title(job)
             self._bar.setRange(0, 1000 if event.total else 0)
             if event.total:
                 self._bar.setValue(round(1000 * event.done / event.total))
