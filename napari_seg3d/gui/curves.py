@@ -197,8 +197,11 @@ class CurvesView(QWidget):
         self._plots.setMinimumSize(200, 220)
         self._plots.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self._plots.setAccessibleName("Curves of loss and Dice")
-        self._loss_plot = self._plots.addPlot(row=0, col=0)
-        self._dice_plot = self._plots.addPlot(row=1, col=0)
+        self._loss_plot = self._plots.addPlot(row=0, col=0, axisItems={"bottom": _WholeNumbers("bottom")})
+        self._dice_plot = self._plots.addPlot(row=1, col=0, axisItems={"bottom": _WholeNumbers("bottom")})
+        # The lower plot bears the labels of the axis for both.
+        self._plots.ci.layout.setRowStretchFactor(0, 4)
+        self._plots.ci.layout.setRowStretchFactor(1, 5)
         self._set_up_plots()
 
         top = QHBoxLayout()
@@ -380,7 +383,15 @@ class CurvesView(QWidget):
             epoch, minute, value = self._curves.best
             where = f"epoch {epoch:.0f}" if self._axis == "epochs" else f"{minute:.1f} min"
             parts.append(f"★&nbsp;best&nbsp;{value:.3f}&nbsp;at&nbsp;{where}".replace(" ", "&nbsp;"))
-        return " &nbsp; ".join(parts)
+        return "&nbsp;&nbsp; ".join(parts)
+
+
+class _WholeNumbers(pg.AxisItem):
+    """An axis on which nothing smaller than one is marked: there is no half epoch to point at."""
+
+    def tickSpacing(self, minVal: float, maxVal: float, size: float) -> list[tuple[float, float]]:  # noqa: N802, N803
+        """Return distance and offset of the marks, coarse ones first."""
+        return [level for level in super().tickSpacing(minVal, maxVal, size) if level[0] >= 1] or [(1, 0)]
 
 
 class _Plots(pg.GraphicsLayoutWidget):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FileError, ModelError
 from ..model.plan import Plan
+from ..volumes.files import strip_suffix
 
 if TYPE_CHECKING:
     from ..cases.case import Case, CaseFiles
@@ -55,6 +56,14 @@ def read_model_facts(path: Path) -> ModelFacts:
         raise ModelError(f"{file.name} is not the description of a model of napari-seg3d.") from None
     dice = history.get("validation_dice") or {}
     return ModelFacts(Plan.from_json(json.dumps(plan)), {str(name): float(value) for name, value in dice.items()})
+
+
+def model_of_prediction(path: Path) -> str:
+    """Return the model that made a predicted label file, as the file beside it says; empty if that says nothing."""
+    try:
+        return str(json.loads(path.with_name(f"{strip_suffix(path)}.json").read_text("utf-8"))["model"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def misfit(facts: ModelFacts, case: CaseFiles | Case) -> str:

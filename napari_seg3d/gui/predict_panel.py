@@ -27,7 +27,7 @@ from .box_chooser import BoxChooser
 from .forms import WheelGuard, combo
 from .labels_from_file import LabelsFromFile
 from .layers import Display, image_layer
-from .model_facts import ModelFacts, misfit, oddities, read_model_facts
+from .model_facts import ModelFacts, misfit, model_of_prediction, oddities, read_model_facts
 from .navigate import show_page
 from .result_list import Result, ResultList
 from .run_view import output_colours
@@ -67,6 +67,7 @@ class PredictPanel(Panel):
         self._left_out: list[str] = []
         self._failure: Failed | None = None
         self._there: frozenset[str] = frozenset()
+        self._makers: dict[Path, str] = {}
         self._refreshed = 0.0
         self._maps: dict[Job, tuple[str, str]] = {}
         self._labels = LabelsFromFile(workspace, viewer)
@@ -448,9 +449,12 @@ class PredictPanel(Panel):
         self._enable()
 
     def _maker(self, path: Path) -> str:
-        """Return the model that made a prediction: its folder is named after it; empty where it has none."""
-        output = self.workspace.output
-        return "" if output is None or path.parent == self.workspace.predictions_folder else path.parent.name
+        """Return the model that made a prediction: as its folder is named, or as the file beside it says."""
+        if self.workspace.output is None or path.parent != self.workspace.predictions_folder:
+            return path.parent.name
+        if path not in self._makers:
+            self._makers[path] = model_of_prediction(path)
+        return self._makers[path]
 
     def _show_file(self, result: Result) -> None:
         self._labels.show(result.case_id, result.path, result.by or "prediction")

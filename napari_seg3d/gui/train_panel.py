@@ -295,7 +295,7 @@ class TrainPanel(Panel):
                     "validation": self._cases(split.validation),
                     "start": proposal.choices.start,
                     "device": proposal.choices.device,
-                    "dataset": str(dataset.root),
+                    "dataset": dataset.root.name,
                 },
                 "process",
                 "train",
@@ -491,7 +491,8 @@ class TrainPanel(Panel):
     def _recall(self) -> None:
         values = self.workspace.settings.get(_MEMORY, {})
         self.choices.remember(values)
-        percent, seed = values.get("validation_percent", 20), values.get("seed", 0)
+        usual = SplitChoice()
+        percent, seed = values.get("validation_percent", usual.validation_percent), values.get("seed", usual.seed)
         if isinstance(percent, int) and isinstance(seed, int):
             self.split.set_choice(SplitChoice(None, percent, seed))
 

@@ -15,6 +15,7 @@ from napari_seg3d.gui.layers import label_map_of, origin_of
 from napari_seg3d.gui.model_facts import misfit, oddities, read_model_facts
 from napari_seg3d.gui.predict_panel import PredictPanel
 from napari_seg3d.gui.result_list import Result, ResultList
+from napari_seg3d.gui.widgets import NARROW
 from napari_seg3d.volumes.files import read_label_map
 
 # ------------------------------------------------------------------------------------------ parts without a viewer
@@ -131,6 +132,7 @@ def test_from_no_model_to_every_case(page, trained_study, qtbot):
     assert panel.is_empty
     page.open(trained_study)
     assert not panel.is_empty
+    assert panel.body.parentWidget().minimumSizeHint().width() <= NARROW - 20
     assert panel.model.name == "tiny"
     assert "No case is open" in panel._fit.text()
     assert not panel.predict_button.isEnabled()

@@ -19,6 +19,7 @@ from napari_seg3d.gui.planning import Choices, propose
 from napari_seg3d.gui.run_view import RunView, memory_in_words, runs_in
 from napari_seg3d.gui.train_choices import ChoicesWidget, SplitChoice, SplitWidget
 from napari_seg3d.gui.train_panel import TrainPanel
+from napari_seg3d.gui.widgets import NARROW
 from napari_seg3d.training.run import RunFolder, read_history
 from napari_seg3d.volumes.geometry import Geometry
 from napari_seg3d.volumes.volume import LabelMap
@@ -198,6 +199,9 @@ def test_from_the_empty_page_to_a_second_training(page, study):
     assert panel.is_empty
     page.open(study)
     assert not panel.is_empty
+    panel.unfold_plan()
+    panel._form_fold.set_open(True)
+    assert panel.body.parentWidget().minimumSizeHint().width() <= NARROW - 20
     assert panel.start_button.isEnabled()
     assert "2 labelled cases: 1 train, 1 validate" in panel.split._words.text()
     assert panel._proposal.plan.steps_per_epoch == 2
