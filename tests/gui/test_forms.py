@@ -112,6 +112,14 @@ def test_back_to_the_planned_value(form):
     assert editor(form, "learning_rate", NumberBox).value() == 1e-3
 
 
+def test_a_value_set_back_by_hand_is_no_change(form):
+    box = editor(form, "learning_rate", NumberBox)
+    box.setValue(0.25)
+    assert form.changes() == {"learning_rate": 0.25}
+    box.setValue(1e-3)
+    assert form.changes() == {}
+
+
 def test_contradictions_are_said_in_words(form):
     editor(form, "patch_voxels", QSpinBox)[0].setValue(33)
     assert form.problem == "Patch_voxels must be even."
