@@ -31,8 +31,8 @@ define apt_install
 	if [ "$$(id -u)" = 0 ]; then as_root=""; \
 	elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then as_root="sudo"; \
 	else echo "These system packages are missing, and neither root nor sudo is at hand. Please have them installed:" >&2; \
-		echo "    apt-get install $(1)" >&2; exit 1; fi; \
-	echo "Installing the system packages $(1)"; \
+		echo "    apt-get install" $(1) >&2; exit 1; fi; \
+	echo "Installing the system packages" $(1); \
 	$$as_root apt-get update -qq </dev/null; \
 	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) </dev/null >/dev/null
 endef

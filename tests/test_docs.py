@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from napari_seg3d.cli import make_parser
+from napari_seg3d.model.plan import settings_help
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
@@ -60,3 +62,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         # Screenshots are made when the documentation is built.
         if "screenshots/" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_pages_from_the_code_name_every_setting_and_command() -> None:
+    spec = importlib.util.spec_from_file_location("from_code", ROOT / "docs" / "_ext" / "from_code.py")
+    assert spec is not None
+    assert spec.loader is not None
+    from_code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(from_code)
+    settings = "\n".join(from_code.plan_page())
+    assert all(f"| `{name.rsplit('.', 1)[-1]}` |" in settings for name in settings_help())
+    commands = "\n".join(from_code.commands_page())
+    assert all(f"## {name}\n" in commands for name in ("demo", "train", "predict", "evaluate", "networks"))

@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING, Any
 
 from napari_seg3d.cli import make_parser
 from napari_seg3d.model.plan import Plan
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 TITLES = {
     "Plan": "The plan",
@@ -78,8 +79,6 @@ def plan_page() -> Iterator[str]:
 
 def commands_page() -> Iterator[str]:
     """The help of the command and of each of its parts."""
-    # However wide the terminal is in which the documentation is built.
-    os.environ["COLUMNS"] = "100"
     parser = make_parser()
     yield f"```text\n{parser.format_help()}```\n"
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
@@ -89,6 +88,8 @@ def commands_page() -> Iterator[str]:
 
 def write_pages(app: Sphinx) -> None:
     """Write the pages that others include."""
+    # argparse shall not follow the terminal in which the documentation is built.
+    os.environ["COLUMNS"] = "100"
     folder = Path(app.srcdir) / "reference" / "generated"
     folder.mkdir(exist_ok=True)
     for name, page in {"plan.md": plan_page, "commands.md": commands_page}.items():
