@@ -250,7 +250,7 @@ class Training:
         (begin, first), (end, last) = self._steps[0], self._steps[-1]
         self.runner.stop()
         self._wait(lambda: bool(self._ended), 60)
-        return (last - first) / (end - begin)
+        return (last - first) / (end - begin) if last > first else 0.0
 
     def _wait(self, done: Callable[[], bool], seconds: float) -> None:
         from qtpy.QtWidgets import QApplication
