@@ -190,8 +190,9 @@ def test_a_source_of_another_format_lends_nothing(make, labels, tmp_path):
     assert read_label_map(path).geometry.same_grid(label_map.geometry)
 
 
-def test_nothing_of_a_patient_comes_along(make, labels, tmp_path, extension):
-    image = read_volume(make("image.nii", extension=extension, trailer=b"DOE^JANE", slope=2))
+@pytest.mark.parametrize("slope", [0, 1, 2])
+def test_nothing_of_a_patient_comes_along(make, labels, tmp_path, extension, slope):
+    image = read_volume(make("image.nii", extension=extension, trailer=b"DOE^JANE", slope=slope))
     for name, written in {
         "like.nii": write_label_map(tmp_path / "like.nii", LabelMap(labels, image.geometry), like=image.source),
         "misused.nii": write_label_map(tmp_path / "misused.nii", LabelMap(labels, image.geometry, source=image.source)),
