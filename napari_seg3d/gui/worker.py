@@ -293,9 +293,15 @@ class _Worker(WorkerBase):
     def run(self) -> None:
         """Work until `quit`. Unlike the base class's, it leaves Python's warning filters as they are."""
         self._running = True
+        # A worker that lives as long as the window must not hold one of the few places in Qt's pool. Qt converts
+        # images for the screen in the same pool, while the window's thread waits for it and, under PyQt5, holds the
+        # interpreter: with every place taken by a worker that needs the interpreter, neither would ever go on.
+        pool = QThreadPool.globalInstance()
+        pool.releaseThread()
         try:
             self._work()
         finally:
+            pool.reserveThread()
             self._running = False
             with self._desk.changed:
                 self._desk.closed.set()
@@ -309,7 +315,7 @@ class _Worker(WorkerBase):
     def _work(self) -> None:
         busy = False
         while not self._desk.closing:
-            found = self._wait(self._idle_s if busy else None)
+            found = self._desk.next(self._idle_s if busy else None)
             busy = found is not None
             if found is None:
                 self._release()
@@ -321,15 +327,6 @@ class _Worker(WorkerBase):
             self._put((job, ending))
             del found, job, control
         self._release()
-
-    def _wait(self, patience_s: float | None) -> tuple[Job, Control] | None:
-        # A sleeping worker must not take one of the few places in Qt's pool from napari's other workers.
-        pool = QThreadPool.globalInstance()
-        pool.releaseThread()
-        try:
-            return self._desk.next(patience_s)
-        finally:
-            pool.reserveThread()
 
     def _report(self, job: Job, event: Event) -> None:
         self._put((job, event))

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from qtpy.QtCore import QThreadPool
+from qtpy.QtGui import QImage
 from superqt.utils import WorkerBase
 
 from napari_seg3d.events import Event, Failed, Finished, Progress, Saved, Step, Warned
@@ -267,6 +268,24 @@ def test_an_idle_worker_leaves_its_place_in_the_pool_to_others(log: Log) -> None
     log.start("count", "thread", n=1)
     log.wait_for_end()
     log.qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=1000)
+
+
+def test_busy_workers_leave_qts_pool_to_qt(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Qt converts images for the screen in its pool while the window's thread, which holds the interpreter, waits."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    places = QThreadPool.globalInstance().maxThreadCount()
+    logs = [Log(qtbot) for _ in range(places)]
+    for log in logs:
+        log.start("count", "thread", n=1_000_000, pause_s=0.001)
+    for log in logs:
+        log.wait_for_event()
+    # Large enough that Qt cuts it into parts for its pool; this hangs for ever if the workers hold all places.
+    image = QImage(2000, 2000, QImage.Format.Format_RGB32)
+    image.fill(0x123456)
+    assert image.convertToFormat(QImage.Format.Format_RGBA8888).pixelColor(1999, 1999).name() == "#123456"
+    for log in logs:
+        assert log.jobs.shutdown()
+
 
 
 @BOTH
