@@ -1,7 +1,7 @@
 """What can go wrong, in words a user can act on.
 
-Every message is one or two sentences: what was expected, what was found, what to do. A `Seg3dError` is shown as it is, in
-the window and on the command line; anything else that escapes is a defect of ours.
+Every message is one or two sentences: what was expected, what was found, what to do. A `Seg3dError` is shown as it is,
+in the window and on the command line; anything else that escapes is a defect of ours.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ from .patterns import read_by_patterns
 
 __all__ = ["Dataset", "Problem", "Split", "open_dataset", "read_split", "split_cases"]
 
+#: Part of the labelled cases that is kept for validation unless somebody says otherwise.
+VALIDATION_FRACTION = 0.1
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -146,7 +149,7 @@ def _with_corrections(cases: Sequence[CaseFiles], folder: Path) -> tuple[tuple[C
 
 
 def split_cases(
-    cases: Sequence[CaseFiles], *, validation_fraction: float = 0.2, seed: int = 0
+    cases: Sequence[CaseFiles], *, validation_fraction: float = VALIDATION_FRACTION, seed: int = 0
 ) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
     """Return training and validation cases; all cases of one patient are on the same side.
 

@@ -12,8 +12,7 @@ from ..cases.names import read_name
 from ..errors import DatasetError
 from ..volumes.files import inspect_file, strip_suffix
 
-#: Part of the training cases that is kept for validation when the user names none, and the fewest cases to do so.
-VALIDATION_FRACTION = 0.1
+#: With fewer training cases none is kept for validation, unless the user names some.
 FEWEST_TO_VALIDATE = 4
 
 
@@ -36,7 +35,7 @@ def training_split(dataset: Dataset, split_file: Path | None, seed: int) -> Spli
         where = dataset.root if split_file is None else split_file
         raise DatasetError(f"{where} names no case with a truth and all modalities, so there is nothing to learn from.")
     if not validation and len(train) >= FEWEST_TO_VALIDATE:
-        train, validation = split_cases(train, validation_fraction=VALIDATION_FRACTION, seed=seed)
+        train, validation = split_cases(train, seed=seed)
     return Split(train, split.test, validation)
 
 

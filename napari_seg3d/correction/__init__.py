@@ -1,1 +1,1 @@
-
+"""A label map made right."""

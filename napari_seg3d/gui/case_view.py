@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ..volumes.volume import LabelMap
     from .workspace import Workspace
 
+#: Milliseconds between two layers of a case that is being shown: time for a picture and a click.
+STEP_MS = 15
 #: Milliseconds without a stroke after which an edit counts as made.
 PAUSE_MS = 300
 #: Keys for the planes; free on labels and image layers in napari.
@@ -83,9 +85,14 @@ class CaseView:
 
             self._viewer.bind_key(key, show, overwrite=True)
 
+    def stop_steps(self) -> None:
+        """Add no more layers of a case that is still appearing."""
+        self._timer.stop()
+        self._steps = iter(())
+
     def close(self) -> None:
         """Stop watching; the layers stay as they are."""
-        self._timer.stop()
+        self.stop_steps()
         for watch in self._watched.values():
             watch.close()
         self._watched.clear()
@@ -104,7 +111,7 @@ class CaseView:
     def _take_step(self) -> None:
         # One layer at a time: between two the window answers the user.
         for _ in self._steps:
-            self._timer.start(0)
+            self._timer.start(STEP_MS)
             return
 
     def _add_layers(self, case: Case) -> Iterator[None]:

@@ -23,11 +23,11 @@ from qtpy.QtWidgets import (
 )
 
 from ..cases.case import CaseFiles
-from ..cases.dataset import Dataset, Split, read_split, split_cases
+from ..cases.dataset import VALIDATION_FRACTION, Dataset, Split, read_split, split_cases
 from ..model.networks import network_names, network_summary
 from ..model.planner import PRESETS
 from ..model.recipes import recipe_names, recipe_summary
-from .forms import NumberBox, WheelGuard, combo
+from .editors import NumberBox, WheelGuard, combo
 from .planning import AUTOMATIC, Choices
 from .widgets import Section, duration, quiet_label
 
@@ -43,7 +43,7 @@ class SplitChoice:
     """How cases are divided: by a file, or by chance with a seed."""
 
     file: Path | None = None
-    validation_percent: int = 20
+    validation_percent: int = round(100 * VALIDATION_FRACTION)
     seed: int = 0
 
     def of(self, dataset: Dataset) -> Split:

@@ -142,8 +142,9 @@ def _recorded(run: RunFolder, events: Generator[Event, None, None]) -> Iterator[
                     run.record(event)
                 if isinstance(event, EpochDone | Validated | Finished):
                     run.write_history()
+                if isinstance(event, Finished):
+                    state = "finished"
                 yield event
-        state = "finished"
     except Exception:
         state = "failed"
         raise
