@@ -105,7 +105,7 @@ class TrainingCurves:
     def add(self, event: Event) -> bool:
         """Take an event in; return whether there is something new to draw."""
         if isinstance(event, Step):
-            # Single steps lead up to their epoch's mean, which stands at the epoch's end.
+            # Single steps lead up to the end of their epoch.
             self.step_loss.add(event.step / self.steps_per_epoch, event.elapsed_s / 60, event.loss)
         elif isinstance(event, EpochDone):
             if not len(self.loss):
@@ -316,7 +316,9 @@ class CurvesView(QWidget):
     def _draw(self) -> None:
         curves = self._curves
         self._step_line.setData(*curves.step_loss.along(self._axis))
-        self._loss_line.setData(*curves.loss.along(self._axis))
+        ends, losses = curves.loss.along(self._axis)
+        # The mean over a round stands in the middle of it, so that it lies on the line of its steps.
+        self._loss_line.setData(ends - np.diff(ends, prepend=0.0) / 2, losses)
         self._mean_line.setData(*curves.mean_dice.along(self._axis))
         for name, series in curves.dice.items():
             if name not in self._dice_lines:

@@ -24,7 +24,7 @@ from ..errors import Seg3dError
 from ..events import Event, Failed, Finished, Saved, Warned
 from ..volumes.volume import Volume
 from .box_chooser import BoxChooser
-from .forms import WheelGuard, combo
+from .editors import WheelGuard, combo
 from .labels_from_file import LabelsFromFile
 from .layers import Display, image_layer
 from .model_facts import ModelFacts, misfit, model_of_prediction, oddities, read_model_facts
@@ -120,8 +120,7 @@ class PredictPanel(Panel):
         self._guard.watch(self)
 
     def _build_options(self) -> QVBoxLayout:
-        self.mirrors = QCheckBox("Mirrors: predict mirrored copies too and average")
-        self.mirrors.setToolTip("A little better and up to eight times slower (test-time augmentation)")
+        self.mirrors = QCheckBox("Mirrors: average mirrored copies")
         self.box = BoxChooser(self.workspace, self.viewer)
         self.uncertainty = QCheckBox("Uncertainty map")
         self.uncertainty.setToolTip("Also show where the model hesitates: 0 certain, 1 undecided")
@@ -209,7 +208,18 @@ class PredictPanel(Panel):
         else:
             names = swatches(output_colours(self._facts.plan).items())
             self._model_words.setText(f"{self._facts.in_words()} Finds {names}.")
+        self._offer_mirrors()
         self._list_results()
+
+    def _offer_mirrors(self) -> None:
+        """Offer mirrored copies only where the model has learned that a mirrored image means the same."""
+        axes = self._facts.plan.augmentation.mirror if self._facts is not None else ()
+        self.mirrors.setEnabled(bool(axes))
+        if not axes:
+            self.mirrors.setChecked(False)
+        learned = f"Mirrored {', '.join(axes)} as in training: often a little better, {2 ** len(axes)} × as slow"
+        never = "This model has not learned from mirrored images; what it makes of them would spoil the result"
+        self.mirrors.setToolTip(f"{learned if axes else never} (test-time augmentation)")
 
     def _results_changed(self) -> None:
         self.show_empty(self.workspace.dataset is None)

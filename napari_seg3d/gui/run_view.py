@@ -15,7 +15,7 @@ from ..events import EpochDone, Event, Progress, Step, Validated
 from ..model.plan import Plan
 from ..training.run import RunFacts, RunFolder, list_runs, read_history
 from .curves import CurvesView
-from .forms import WheelGuard, combo
+from .editors import WheelGuard, combo
 from .widgets import duration, quiet_label
 
 #: States in which a run can go on.

@@ -53,6 +53,13 @@ def test_steps_lead_up_to_the_mean_of_their_epoch():
     assert curves.best == (6.0, 6.0, pytest.approx(6 * 3 / 80))
 
 
+def test_the_mean_of_an_epoch_is_drawn_on_the_line_of_its_steps(view):
+    view.show_history(training(4), COLOURS)
+    assert view._loss_line.getData()[0].tolist() == [0.5, 1.5, 2.5, 3.5]
+    view.set_axis("minutes")
+    assert view._loss_line.getData()[0].tolist() == [0.5, 1.5, 2.5, 3.5]
+
+
 def test_other_events_change_nothing():
     assert not TrainingCurves().add(Saved("x", "model"))
 

@@ -10,7 +10,9 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QCheckBox, QComboBox, QLabel, QLineEdit, QSpinBox, QToolButton
 
-from napari_seg3d.gui.forms import NumberBox, SettingsForm, setting_of
+from napari_seg3d.gui.editors import NumberBox
+from napari_seg3d.gui.forms import SettingsForm
+from napari_seg3d.gui.setting import setting_of
 
 
 class Inner(BaseModel):

@@ -211,6 +211,15 @@ def test_only_a_box_and_a_model_that_does_not_fit(page, trained_study):
     # A part of a case is no prediction of it: no file, no score.
     assert not (workspace.predictions_folder / "tiny").exists()
 
+    # Mirrored copies are offered only to a model that has learned from them.
+    assert not panel.mirrors.isEnabled()
+    facts = json.loads((workspace.runs / "tiny" / "model.json").read_text())
+    facts["plan"]["augmentation"]["mirror"] = ["left-right"]
+    (workspace.runs / "tiny" / "model.json").write_text(json.dumps(facts))
+    workspace.refresh_results()
+    assert panel.mirrors.isEnabled()
+    assert "2 × as slow" in panel.mirrors.toolTip()
+
     # Deleting layers and closing the case leaves the page in order.
     page.viewer.layers.clear()
     assert panel.box.box is None
