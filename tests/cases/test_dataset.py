@@ -62,7 +62,7 @@ class TestSplit:
         chosen = [frozenset(case.id for case in split_cases(cases, seed=seed)[1]) for seed in range(5)]
         assert len(set(chosen)) == 5
         assert frozenset(case.id for case in split_cases(cases[::-1], seed=3)[1]) == chosen[3]
-        assert len(chosen[0]) == 6
+        assert len(chosen[0]) == 3
 
     def test_few_cases(self):
         assert [len(part) for part in split_cases(cases_of("a", "b"), validation_fraction=0.01)] == [1, 1]

@@ -287,7 +287,6 @@ def test_busy_workers_leave_qts_pool_to_qt(qtbot: Any, monkeypatch: pytest.Monke
         assert log.jobs.shutdown()
 
 
-
 @BOTH
 def test_napari_ends_the_worker_at_exit(log: Log, runner: str, tmp_path: Path) -> None:
     log.start("saves_when_stopped", runner, marker=tmp_path / "marker")
