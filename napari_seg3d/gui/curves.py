@@ -1,7 +1,7 @@
 """Live curves of a training: the loss above, Dice of every class below, in napari's colours.
 
 Events come in as fast as the training makes them and are kept in bounded memory; the picture follows at most twice a
-second, so that drawing never competes with the training or the viewer.
+second (see `pacer`), so that drawing never competes with the training or the viewer.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from typing import Any, Literal
 import numpy as np
 import qtpy
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QPointF, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from ..events import EpochDone, Event, Step, Validated
+from .pacer import Pacer
 from .widgets import theme_colour
 
 # pyqtgraph would choose a Qt of its own when several are installed; it must take the one that napari runs on.
 os.environ["PYQTGRAPH_QT_LIB"] = qtpy.API_NAME
 import pyqtgraph as pg
 
-#: Milliseconds between two redraws.
-REDRAW_MS = 500
 #: Longest series that is kept; a longer one is thinned by joining neighbours.
 POINTS = 2000
 
@@ -175,6 +174,9 @@ class CurvesView(QWidget):
     parent : QWidget, optional
     """
 
+    #: The moment for all that changes beside the curves to change with them, so that the window is drawn once.
+    about_to_draw = Signal()
+
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._is_built = False
@@ -182,11 +184,7 @@ class CurvesView(QWidget):
         self._label_colours: Mapping[str, str] = {}
         self._axis: Axis = "epochs"
         self._place: float | None = None
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(REDRAW_MS)
-        self._timer.timeout.connect(self._draw)
-
+        self._pacer = Pacer(self, self._draw_in_time)
         self._reading = _line_of_text("Where the mouse is, or else the newest values")
         self._axis_box = QComboBox()
         self._axis_box.addItems(["epochs", "minutes"])
@@ -288,9 +286,17 @@ class CurvesView(QWidget):
         self._draw()
 
     def add(self, event: Event) -> None:
-        """Take an event in; it is drawn within half a second."""
-        if self._curves.add(event) and not self._timer.isActive():
-            self._timer.start()
+        """Take an event in; it is drawn soon."""
+        if self._curves.add(event):
+            self._pacer.want()
+
+    def touch(self) -> None:
+        """Ask for `about_to_draw` soon, without anything new in the curves."""
+        self._pacer.want()
+
+    def _draw_in_time(self) -> None:
+        self.about_to_draw.emit()
+        self._draw()
 
     def show_history(
         self, events: Iterable[Event], label_colours: Mapping[str, str], steps_per_epoch: float = 50.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ from .widgets import duration, quiet_label
 
 #: States in which a run can go on.
 RESUMABLE = ("stopped", "interrupted", "failed")
-#: Seconds between two changes of the numbers below the curves.
-_STATUS_EVERY_S = 0.4
 
 
 @dataclass(frozen=True)
@@ -77,11 +74,12 @@ class RunView(QWidget):
         self._running: Path | None = None
         self._shown: Path | None = None
         self._facts: Mapping[str, str] = {}
-        self._status_at = 0.0
+        self._newest: Step | EpochDone | Progress | None = None
         self._box = combo("The training whose curves are shown; earlier ones of this project are in the list")
         self._box.activated.connect(lambda index: self.show_run(self._box.itemData(index)))
         self._status = quiet_label()
         self.curves = CurvesView()
+        self.curves.about_to_draw.connect(self._say_status)
         self._case = combo("Validation case; its newest prediction by this run is shown beside the truth")
         self._look = QPushButton("Show validation prediction")
         self._look.setToolTip("Add the newest prediction of the case as a label layer; the case is opened if needed")
@@ -136,6 +134,7 @@ class RunView(QWidget):
     def show_run(self, folder: Path | None) -> None:
         """Show a run's curves so far."""
         self._shown = folder
+        self._newest = None
         entry = self.entry
         if entry is None:
             self.curves.clear()
@@ -157,12 +156,14 @@ class RunView(QWidget):
         self.curves.add(event)
         if isinstance(event, Validated):
             self._enable_look(True)
-        now = time.monotonic()
-        if isinstance(event, Step | EpochDone | Progress) and now - self._status_at > _STATUS_EVERY_S:
-            self._status_at = now
-            self._say_status(event)
+        if isinstance(event, Step | EpochDone | Progress):
+            self._newest = event
+            self.curves.touch()
 
-    def _say_status(self, event: Step | EpochDone | Progress) -> None:
+    def _say_status(self) -> None:
+        event = self._newest
+        if event is None:
+            return
         if isinstance(event, Progress):
             done = f" {event.done:.0f} of {event.total:.0f}" if event.total else ""
             parts = [f"{event.what}{done}"]
@@ -191,6 +192,7 @@ class RunView(QWidget):
         if entry is None:
             self._status.setText("")
         elif entry.state != "running":
+            self._newest = None
             learned = f"{len(entry.facts.train_ids)} cases trained on, {len(cases)} validated"
             self._status.setText(f"{entry.state} · {learned} · {entry.facts.device}")
 

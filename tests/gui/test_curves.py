@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QPointF
+from qtpy.QtWidgets import QWidget
 
 from napari_seg3d.events import EpochDone, Saved, Step, Validated
 from napari_seg3d.gui.curves import POINTS, CurvesView, Series, TrainingCurves, readable
+from napari_seg3d.gui.pacer import LONGEST_MS, SHORTEST_MS, Pacer
 
 COLOURS = {"anterior": "#f28e2b", "posterior": "#17becf"}
 
@@ -64,17 +68,36 @@ def test_other_events_change_nothing():
     assert not TrainingCurves().add(Saved("x", "model"))
 
 
-def test_many_events_are_one_redraw(view, qtbot, monkeypatch):
-    draws = []
-    monkeypatch.setattr(view, "_draw", lambda draw=view._draw: (draws.append(1), draw()))
-    view._timer.timeout.disconnect()
-    view._timer.timeout.connect(lambda: view._draw())
+def test_many_events_are_one_drawing_and_none_while_hidden(view, qtbot):
+    drawn = []
+    view.about_to_draw.connect(lambda: drawn.append(1))
     for event in training(30):
         view.add(event)
-    assert not draws
-    qtbot.waitUntil(lambda: len(draws) == 1, timeout=2000)
-    qtbot.wait(700)
-    assert len(draws) == 1
+    qtbot.wait(SHORTEST_MS + 300)
+    assert not drawn
+    view.show()
+    qtbot.waitUntil(lambda: len(drawn) == 1, timeout=5000)
+    for event in training(30):
+        view.add(event)
+    qtbot.waitUntil(lambda: len(drawn) == 2, timeout=6000)
+    qtbot.wait(SHORTEST_MS + 300)
+    assert len(drawn) == 2
+
+
+def test_the_pace_follows_what_drawing_costs(qtbot):
+    widget = QWidget()
+    qtbot.addWidget(widget)
+    costs_s = [0.06, 0.0]
+    pacer = Pacer(widget, lambda: time.sleep(costs_s.pop(0)))
+    widget.show()
+    qtbot.waitExposed(widget)
+    pacer.want()
+    qtbot.waitUntil(lambda: len(costs_s) == 1)
+    qtbot.waitUntil(lambda: pacer.interval_ms >= 2000)
+    assert pacer.interval_ms <= LONGEST_MS
+    pacer.want()
+    qtbot.waitUntil(lambda: not costs_s, timeout=6000)
+    qtbot.waitUntil(lambda: pacer.interval_ms < 2000)
 
 
 def test_the_legend_names_classes_in_their_colours_with_the_newest_value(view):

@@ -133,7 +133,9 @@ def test_an_earlier_run_shows_its_curves_and_a_running_one_how_it_stands(trained
     assert len(view.curves._curves.loss) == 2
     assert set(view.curves._curves.dice) == set(RunFolder.open(runs / "tiny").plan.output_names)
     view.refresh(runs, runs / "tiny")
+    view.show()
     view.take(runs / "tiny", Step(5, 2, 0.7, 1e-3, 3.0, 125.0, 2048.0))
+    qtbot.waitUntil(lambda: "step 5" in view._status.text())
     assert view._status.text().startswith("epoch 3 · step 5 · 2 min left · CPU")
     assert view._status.text().endswith("2.0 GB")
     with qtbot.waitSignal(view.validation_wanted) as wanted:
