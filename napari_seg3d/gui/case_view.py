@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -87,7 +88,9 @@ class CaseView:
 
     def stop_steps(self) -> None:
         """Add no more layers of a case that is still appearing."""
-        self._timer.stop()
+        # At the end of the program Qt deletes its objects in an order of its own.
+        with contextlib.suppress(RuntimeError):
+            self._timer.stop()
         self._steps = iter(())
 
     def close(self) -> None:

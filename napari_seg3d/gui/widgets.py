@@ -13,13 +13,13 @@ from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from napari.viewer import current_viewer
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from qtpy.QtGui import QBrush, QColor, QPainter
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
     QMenu,
     QPlainTextEdit,
-    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -33,7 +33,7 @@ from ..events import EpochDone, Event, Progress, Step
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from qtpy.QtGui import QResizeEvent
+    from qtpy.QtGui import QPaintEvent, QResizeEvent
 
     from .work import Job
     from .workspace import Workspace
@@ -289,6 +289,41 @@ def _flat_button(text: str, tooltip: str, action: Callable[[], object]) -> QTool
     return button
 
 
+class ThinBar(QWidget):
+    """A progress bar that is drawn again only when it grows by a pixel, and stands still where Qt's runs to and fro.
+
+    Beside a 3D canvas every redraw of a small widget draws the whole window again, which makes it stutter where OpenGL
+    is done in software.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._part: float | None = None
+        self.setFixedHeight(6)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def show_part(self, part: float | None) -> None:
+        """Show a part from 0 to 1; None: unknown."""
+        before, self._part = self._filled(), None if part is None else min(max(part, 0.0), 1.0)
+        if self._filled() != before:
+            self.update()
+
+    def _filled(self) -> int | None:
+        return None if self._part is None else round(self._part * self.width())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the bar; hatched while nothing is known."""
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), QColor(theme_colour("foreground")))
+        filled = self._filled()
+        colour = QColor(theme_colour("current"))
+        if filled is None:
+            painter.fillRect(self.rect(), QBrush(colour, Qt.BrushStyle.BDiagPattern))
+        else:
+            painter.fillRect(0, 0, filled, self.height(), colour)
+        painter.end()
+
+
 class Footer(QFrame):
     """What is running, how far it is, how long it will take; pause and stop; what waits behind it."""
 
@@ -298,9 +333,7 @@ class Footer(QFrame):
         self._title = QLabel()
         self._title.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._left = QLabel()
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._bar.setFixedHeight(6)
+        self._bar = ThinBar()
         self._pause = QPushButton("Pause")
         self._pause.setToolTip("Let the work wait after its next step; nothing is lost")
         self._pause.clicked.connect(self._toggle_pause)
@@ -351,7 +384,7 @@ class Footer(QFrame):
             self._shown = job
             self._what = ""
             self._left.clear()
-            self._bar.setRange(0, 0)
+            self._bar.show_part(None)
         self.setVisible(job is not None)
         if job is None:
             return
@@ -377,12 +410,9 @@ class Footer(QFrame):
         if isinstance(event, Progress):
             self._what = event.what
             self._show_title(job)
-            self._bar.setRange(0, 1000 if event.total else 0)
-            if event.total:
-                self._bar.setValue(round(1000 * event.done / event.total))
+            self._bar.show_part(event.done / event.total if event.total else None)
         elif isinstance(event, Step) and seconds_left is not None:
-            self._bar.setRange(0, 1000)
-            self._bar.setValue(round(1000 * event.elapsed_s / max(event.elapsed_s + seconds_left, 1e-6)))
+            self._bar.show_part(event.elapsed_s / max(event.elapsed_s + seconds_left, 1e-6))
 
     def _toggle_pause(self) -> None:
         if self._workspace.jobs.paused:

@@ -459,7 +459,9 @@ class JobRunner(QObject):
 
         Nothing is reported any more. Safe to call more than once.
         """
-        self._timer.stop()
+        # At the end of the program Qt deletes its objects in an order of its own.
+        with contextlib.suppress(RuntimeError):
+            self._timer.stop()
         if self._worker is None:
             self._desk.closing = True
             return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -115,3 +118,28 @@ def test_closing_the_window_asks_saves_and_leaves_nothing_behind(
     assert not progress._all_instances
     assert QThreadPool.globalInstance().waitForDone(1000)
     assert not [child for child in psutil.Process().children() if "napari_seg3d" in " ".join(child.cmdline())]
+
+
+SCRIPT = """
+    import napari
+    from qtpy.QtWidgets import QApplication
+    from napari_seg3d.gui.dock import Seg3DDock
+    from napari_seg3d.gui.session import session_for
+    from pathlib import Path
+    viewer = napari.Viewer()
+    viewer.window.add_dock_widget(Seg3DDock(viewer), name="Seg3D", area="right")
+    workspace = session_for(viewer).workspace
+    workspace.open_dataset(Path({study!r}))
+    while workspace.dataset is None:
+        QApplication.processEvents()
+    workspace.open_case("case1")
+    viewer.close()
+"""
+
+
+def test_a_script_that_ends_at_once_ends_quietly(study: Path) -> None:
+    """Qt then deletes its objects in an order of its own; what still reached for one aborted the interpreter."""
+    code = textwrap.dedent(SCRIPT.format(study=str(study)))
+    script = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert script.returncode == 0, script.stderr[-2000:]
+    assert "Error" not in script.stderr
