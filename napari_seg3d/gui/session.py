@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,8 @@ class _Activity:
 
     def __init__(self, workspace: Workspace, window: QMainWindow) -> None:
         self._workspace = workspace
-        self._window = window
+        # Weakly: the window owns the session, and each would keep the other alive.
+        self._status_bar = weakref.ref(window.statusBar())
         self._bar: _Bar | None = None
         self._updated = 0.0
         workspace.job_started.connect(self._begin)
@@ -137,7 +139,8 @@ class _Activity:
     def _hold_still(self) -> None:
         # napari's turning sign draws the whole window again 30 times a second, because it stands beside the canvas:
         # with OpenGL in software that alone makes the window stutter (p99 of the gaps of a 10 ms timer: 56 ms, not 11).
-        for label in self._window.statusBar().findChildren(QLabel):
+        bar = self._status_bar()
+        for label in [] if bar is None else bar.findChildren(QLabel):
             if label.movie() is not None:
                 label.movie().setPaused(True)
 
