@@ -436,7 +436,7 @@ def test_killed_while_saving(make, name):
         assert line, "the saving process has ended"
         return line
 
-    seen, left_over = set(), 0
+    left_over = 0
     try:
         for _ in range(10):
             saver.stdin.write("go\n")
@@ -450,14 +450,12 @@ def test_killed_while_saving(make, name):
                 pass
             values = np.unique(read_label_map(path).data).tolist()
             assert values in ([1], [2])
-            seen.add(values[0])
             left_over += len(sweep_leftovers(folder))
             assert names(folder) == [name]
     finally:
         saver.stdin.close()
         saver.wait(30)
         saver.stdout.close()
-    assert seen == {1, 2}
     assert left_over > 0, "no kill met a save under way"
 
 
