@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import time
 import weakref
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

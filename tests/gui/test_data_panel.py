@@ -34,13 +34,13 @@ class Page:
         self.wait(lambda: self.workspace.dataset is not None and self.workspace.dataset.root == folder)
 
     def open_row(self, row: int) -> None:
-        with self.qtbot.waitCallback(timeout=10_000) as shown:
+        with self.qtbot.waitCallback(timeout=30_000) as shown:
             self.view.shown.connect(shown, check_nargs=False)
             self.panel._cases.doubleClicked.emit(self.panel._filter.index(row, 0))
         self.view.shown.disconnect(shown)
 
     def wait(self, condition: Any) -> None:
-        self.qtbot.waitUntil(condition, timeout=10_000)
+        self.qtbot.waitUntil(condition, timeout=30_000)
 
     def cells(self, column: int) -> list[str]:
         model = self.panel._filter

@@ -66,13 +66,13 @@ def test_pages_that_were_closed_hear_nothing_more(
             page.deleteLater()
     # The Python halves are still here; whatever reached them would raise.
     workspace.open_dataset(study)
-    qtbot.waitUntil(lambda: workspace.dataset is not None)
+    qtbot.waitUntil(lambda: workspace.dataset is not None, timeout=30_000)
     workspace.open_case("case1")
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
     workspace.say("info", "anything")
     workspace.set_unsaved(frozenset({"x"}))
     workspace.start(Job("anything", "napari_seg3d.gui.tasks:read_volumes", {"paths": ()}, "thread"))
-    qtbot.waitUntil(lambda: workspace.current_job is None and not workspace.jobs.queue)
+    qtbot.waitUntil(lambda: workspace.current_job is None and not workspace.jobs.queue, timeout=30_000)
     viewer.layers[0].name = "renamed"
     viewer.dims.order = (1, 0, 2)
     viewer.layers.clear()
@@ -83,10 +83,10 @@ def test_an_idle_worker_ends_with_its_window(viewer_workspace: tuple[Any, Worksp
     viewer, workspace = viewer_workspace
     runners = session_for(viewer)._runners
     workspace.open_dataset(study)
-    qtbot.waitUntil(lambda: workspace.dataset is not None)
+    qtbot.waitUntil(lambda: workspace.dataset is not None, timeout=30_000)
     viewer.close()
-    qtbot.waitUntil(lambda: all(runner._desk.closing for runner in runners))
-    qtbot.waitUntil(lambda: runners[1]._desk.closed.is_set())
+    qtbot.waitUntil(lambda: all(runner._desk.closing for runner in runners), timeout=30_000)
+    qtbot.waitUntil(lambda: runners[1]._desk.closed.is_set(), timeout=30_000)
 
 
 @pytest.mark.parametrize("runner", ["process", "thread"])
@@ -104,7 +104,7 @@ def test_closing_the_window_asks_saves_and_leaves_nothing_behind(
     workspace.job_event.connect(lambda _job, event: heard.append(event))
     kwargs = {"marker": tmp_path / "marker"}
     workspace.start(Job("Training run 3", "worker_jobs:saves_when_stopped", kwargs, runner, "train"))
-    qtbot.waitUntil(lambda: any(isinstance(event, Progress) for event in heard), timeout=10_000)
+    qtbot.waitUntil(lambda: any(isinstance(event, Progress) for event in heard), timeout=30_000)
     workspace.set_unsaved(frozenset({"prediction"}))
     # What napari shows in its question, and in its activity dock.
     [running, edits] = viewer.window._task_status_manager.get_status()

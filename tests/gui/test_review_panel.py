@@ -37,7 +37,7 @@ class Page:
         self.wait_for_scores()
 
     def wait(self, condition: Any) -> None:
-        self.qtbot.waitUntil(condition, timeout=10_000)
+        self.qtbot.waitUntil(condition, timeout=30_000)
 
     def wait_for_scores(self) -> None:
         self.wait(lambda: self.panel._comparison is not None and self.panel._job is None)

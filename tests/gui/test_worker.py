@@ -45,7 +45,7 @@ class Log:
         return job
 
     def wait_for_end(self, title: str = "job", count: int = 1) -> str:
-        self.qtbot.waitUntil(lambda: len(self.endings(title)) >= count, timeout=20_000)
+        self.qtbot.waitUntil(lambda: len(self.endings(title)) >= count, timeout=60_000)
         return self.endings(title)[-1]
 
     def endings(self, title: str) -> list[str]:
@@ -55,7 +55,7 @@ class Log:
         return [item for name, item in self.heard if name == title and isinstance(item, kind)]
 
     def wait_for_event(self, kind: type[Event] = Progress, title: str = "job") -> None:
-        self.qtbot.waitUntil(lambda: bool(self.events(kind, title)), timeout=20_000)
+        self.qtbot.waitUntil(lambda: bool(self.events(kind, title)), timeout=60_000)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_stop_at_once(log: Log, runner: str) -> None:
     for ended in range(1, 4):
         log.start("count", runner, n=100_000, pause_s=0.01)
         # Before the window has heard that it began; in a child even before the process is there.
-        log.qtbot.waitUntil(lambda: log.jobs._desk.current is not None, timeout=5000)
+        log.qtbot.waitUntil(lambda: log.jobs._desk.current is not None, timeout=30_000)
         log.jobs.stop()
         log.wait_for_end(count=ended)
     assert log.endings("job") == ["stopped"] * 3
@@ -219,7 +219,7 @@ def test_the_child_is_reused_and_let_go_when_idle(log: Log) -> None:
         pids.append(log.events(Finished, title)[0].result["pid"])
     assert pids[0] == pids[1] != os.getpid()
     assert psutil.pid_exists(pids[0])
-    log.qtbot.waitUntil(lambda: not psutil.pid_exists(pids[0]), timeout=5000)
+    log.qtbot.waitUntil(lambda: not psutil.pid_exists(pids[0]), timeout=30_000)
 
 
 def test_the_child_is_polite_and_light(log: Log) -> None:
@@ -238,7 +238,7 @@ def test_a_job_in_the_thread_gets_short_turns_and_leaves_the_process_as_it_was(l
     facts = log.events(Finished)[0].result
     assert facts["switch_s"] == pytest.approx(worker_module.SWITCH_S)
     assert facts["filters"] == filters
-    log.qtbot.waitUntil(lambda: sys.getswitchinterval() == pytest.approx(interval), timeout=1000)
+    log.qtbot.waitUntil(lambda: sys.getswitchinterval() == pytest.approx(interval), timeout=10_000)
 
 
 def test_a_job_in_the_thread_leaves_one_core_to_the_window(log: Log) -> None:
@@ -267,7 +267,7 @@ def test_many_jobs_leak_no_threads(log: Log) -> None:
 def test_an_idle_worker_leaves_its_place_in_the_pool_to_others(log: Log) -> None:
     log.start("count", "thread", n=1)
     log.wait_for_end()
-    log.qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=1000)
+    log.qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=10_000)
 
 
 def test_busy_workers_leave_qts_pool_to_qt(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
