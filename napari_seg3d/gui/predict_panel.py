@@ -273,8 +273,10 @@ class PredictPanel(Panel):
         return tuple(case for case in fitting if not self._is_there(case))
 
     def _predicting(self) -> Job | None:
-        jobs = self.workspace.jobs
-        return next((job for job in (jobs.current, *jobs.queue) if job is not None and job.kind == "predict"), None)
+        """The prediction that runs or waits for its turn."""
+        runners = (self.workspace.jobs, self.workspace.quick)
+        jobs = [job for runner in runners for job in (runner.current, *runner.queue)]
+        return next((job for job in jobs if job is not None and job.kind == "predict"), None)
 
     def _enable(self, *_: object) -> None:
         """Say whether the cases fit, and let only that be pressed which makes sense now."""
@@ -358,13 +360,17 @@ class PredictPanel(Panel):
             overwrite = one or self.again.isChecked()
             function, kwargs = "predict_many", {**kwargs, "cases": cases, "output": folder, "overwrite": overwrite}
         title = f"Predicting {cases[0].id}" if len(cases) == 1 else f"Predicting {len(cases)} cases"
+        # One case need not wait for a training to end: the user wants to see how far it is.
+        beside = len(cases) == 1 and self.workspace.current_job is not None
         self.messages.clear()
-        self.workspace.start(Job(title, f"napari_seg3d.prediction.predict:{function}", kwargs, "process", "predict"))
+        self.workspace.start(
+            Job(title, f"napari_seg3d.prediction.predict:{function}", kwargs, "process", "predict", beside)
+        )
         self._enable()
 
     def _stop(self) -> None:
         if (job := self._predicting()) is not None:
-            self.workspace.jobs.drop(job)
+            (self.workspace.quick if job.quick else self.workspace.jobs).drop(job)
             self.stop_button.setEnabled(False)
 
     def _job_started(self, job: Job) -> None:
@@ -428,6 +434,8 @@ class PredictPanel(Panel):
     def _job_ended(self, job: Job, how: str) -> None:
         self._maps.pop(job, None)
         if job.kind == "predict":
+            if job.quick:
+                self.workspace.refresh_results()
             if how in ("failed", "crashed") and self._failure is not None:
                 self.messages.show_message("error", self._failure.message, self._failure.details)
             elif how == "stopped":

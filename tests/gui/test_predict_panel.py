@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from napari_seg3d.gui.model_facts import misfit, oddities, read_model_facts
 from napari_seg3d.gui.predict_panel import PredictPanel
 from napari_seg3d.gui.result_list import Result, ResultList
 from napari_seg3d.gui.widgets import NARROW
+from napari_seg3d.gui.work import Job
 from napari_seg3d.volumes.files import read_label_map
 
 # ------------------------------------------------------------------------------------------ parts without a viewer
@@ -236,7 +238,7 @@ def test_only_a_box_and_a_model_that_does_not_fit(page, trained_study):
     assert not panel.predict_button.isEnabled()
 
 
-def test_marked_cases_and_one_that_is_damaged(page, trained_study):
+def test_marked_cases_one_that_is_damaged_and_one_beside_a_training(page, trained_study, monkeypatch):
     panel, workspace = page.panel, page.workspace
     page.open(trained_study)
     page.target("selected")
@@ -249,3 +251,16 @@ def test_marked_cases_and_one_that_is_damaged(page, trained_study):
     assert "Predicted 1 of 2 cases" in panel.messages.text
     assert "1 were left out" in panel.messages.text
     assert panel.results.rowCount() == 1
+
+    # One case does not wait for a long job to end; nothing of that job is disturbed.
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    workspace.start(Job("Training", "worker_jobs:count", {"n": 100_000, "pause_s": 0.01}, "thread", "train"))
+    page.wait(lambda: workspace.current_job is not None)
+    page.open_case("case1")
+    page.target("this")
+    assert page.predict() == "finished"
+    page.wait(lambda: len(page.labels("tiny")) == 1)
+    assert panel.results.rowCount() == 2
+    assert workspace.current_job.kind == "train"
+    workspace.stop()
+    page.wait(lambda: workspace.current_job is None)
