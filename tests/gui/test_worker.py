@@ -227,6 +227,7 @@ def test_the_child_is_polite_and_light(log: Log) -> None:
     log.wait_for_end()
     facts = log.events(Finished)[0].result
     assert facts["nice"] == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert facts["policy"] == os.SCHED_IDLE
     assert not {"torch", "napari", "qtpy", "PyQt5", "PyQt6"} & set(facts["modules"])
     assert facts["threads"] == os.environ["OMP_NUM_THREADS"]
 

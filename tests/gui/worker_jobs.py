@@ -98,6 +98,7 @@ def facts() -> Iterator[Event]:
         {
             "pid": os.getpid(),
             "nice": os.getpriority(os.PRIO_PROCESS, 0),
+            "policy": os.sched_getscheduler(0),
             "switch_s": sys.getswitchinterval(),
             "filters": list(warnings.filters),
             "modules": sorted(sys.modules),
