@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import time
 import weakref
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
