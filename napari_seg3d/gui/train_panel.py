@@ -82,6 +82,8 @@ class TrainPanel(Panel):
         self._planning: Job | None = None
         self._known: tuple[object, Fingerprint] | None = None
         self._failure: Failed | None = None
+        #: The run that was switched to when it began.
+        self._followed: Path | None = None
         self._labels = LabelsFromFile(workspace, viewer)
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
@@ -383,6 +385,7 @@ class TrainPanel(Panel):
     def _job_started(self, job: Job) -> None:
         if job.kind == "train":
             self._failure = None
+            self._followed = None
         if job is self._planning:
             self._show_plan()
         self._enable()
@@ -400,7 +403,9 @@ class TrainPanel(Panel):
 
     def _take_training(self, job: Job, event: Event) -> None:
         run = Path(job.kwargs["output"])
-        if self.run_view.running != run and (run / "plan.json").is_file():
+        # Once, when its folder is there: afterwards the user may look at other runs meanwhile.
+        if self._followed != run and (run / "plan.json").is_file():
+            self._followed = run
             self.run_view.refresh(run.parent, run)
             self.run_view.show_run(run)
         self.run_view.take(run, event)

@@ -239,7 +239,18 @@ def test_from_the_empty_page_to_a_second_training(page, study):
     panel.choices.start_from(page.run("unet-1"))
     page.wait(lambda: panel.plan_is_ready)
     assert panel.choices.name == "unet-1-tuned-1"
-    assert page.start_and_wait() == "finished"
+    panel.start_button.click()
+
+    def appears():
+        # Other pages announce results just then; the page must follow the new run all the same.
+        page.workspace.results_changed.emit()
+        return (page.run("unet-1-tuned-1") / "plan.json").is_file()
+
+    page.wait(appears)
+    page.workspace.results_changed.emit()
+    page.wait(lambda: panel.run_view.entry.folder == page.run("unet-1-tuned-1"))
+    page.wait(lambda: len(page.ended) == 2)
+    assert page.ended[-1] == "finished"
     assert RunFolder.open(page.run("unet-1-tuned-1")).facts().start_model
 
 
