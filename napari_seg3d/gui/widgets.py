@@ -412,6 +412,10 @@ class Footer(QFrame):
             self._show_title(job)
             self._bar.show_part(event.done / event.total if event.total else None)
         elif isinstance(event, Step) and seconds_left is not None:
+            what = f"epoch {event.epoch + 1}"
+            if what != self._what:
+                self._what = what
+                self._show_title(job)
             self._bar.show_part(event.elapsed_s / max(event.elapsed_s + seconds_left, 1e-6))
 
     def _toggle_pause(self) -> None:
