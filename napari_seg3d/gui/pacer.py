@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QWidget
 #: Shortest and longest time between two drawings in milliseconds.
 SHORTEST_MS, LONGEST_MS = 500, 4000
 #: Largest part of the window's time that drawing may take.
-SHARE = 0.03
+SHARE = 0.0125
 
 
 class Pacer(QObject):

@@ -87,7 +87,7 @@ def test_many_events_are_one_drawing_and_none_while_hidden(view, qtbot):
 def test_the_pace_follows_what_drawing_costs(qtbot):
     widget = QWidget()
     qtbot.addWidget(widget)
-    costs_s = [0.06, 0.0]
+    costs_s = [0.03, 0.0]
     pacer = Pacer(widget, lambda: time.sleep(costs_s.pop(0)))
     widget.show()
     qtbot.waitExposed(widget)
