@@ -44,7 +44,8 @@ class CaseTable(QAbstractTableModel):
 
     def _update(self) -> None:
         if self._cases:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self._cases) - 1, STATE))
+            # Not the names: then a table in their order need not be sorted again.
+            self.dataChanged.emit(self.index(0, TRUTH), self.index(len(self._cases) - 1, STATE))
 
     def case_id(self, row: int) -> str:
         """Return the id of the case in a row."""

@@ -62,6 +62,7 @@ class DataPanel(Panel):
         listen(self, workspace.dataset_changed, self._show_dataset)
         listen(self, workspace.case_changed, self._show_case)
         listen(self, workspace.job_event, self._take_event)
+        listen(self, workspace.job_ended, self._forget_sample)
         listen(self, self._saver.saved, self._after_saving)
         listen(self, self._saver.failed, self._after_failed_saving)
         self._show_dataset()
@@ -216,6 +217,8 @@ class DataPanel(Panel):
 
     def open_sample(self) -> None:
         """Open the made-up study; make it first if it is not there."""
+        if self._sample is not None:
+            return
         folder = Path.home() / "napari-seg3d" / "sample study"
         if folder.is_dir() and any(folder.iterdir()):
             self.open_folder(folder)
@@ -284,8 +287,11 @@ class DataPanel(Panel):
             found = "listed above" if event.result else "nothing is wrong"
             self.messages.show_message("warning" if event.result else "info", f"{event.message} {found.capitalize()}.")
         if self._sample is not None and job is self._sample[0]:
-            folder, self._sample = self._sample[1], None
-            self.open_folder(folder)
+            self.open_folder(self._sample[1])
+
+    def _forget_sample(self, job: Job) -> None:
+        if self._sample is not None and job is self._sample[0]:
+            self._sample = None
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Accept folders and files."""

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import QLabel
 from ..events import Event, Progress, Step
 from .case_view import CaseView
 from .saving import Saver
-from .worker import Job, JobRunner
+from .worker import Job, JobRunner, ShortTurns
 from .workspace import Settings, Workspace
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Session(QObject):
         self.setObjectName(_NAME)
         config = get_settings().config_path
         settings = Settings(None if config is None else Path(config).with_name("napari-seg3d.json"))
-        self._runners = (JobRunner(self), JobRunner(self))
+        turns = ShortTurns()
+        self._runners = (JobRunner(self, turns=turns), JobRunner(self, turns=turns))
         self.workspace = Workspace(*self._runners, settings)
         self.view = CaseView(self.workspace, viewer)
         self.saver = Saver(self.workspace, self.view)

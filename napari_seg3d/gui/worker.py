@@ -19,8 +19,9 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
@@ -62,12 +63,43 @@ class Runner(Protocol):
         """Give back what is kept between jobs."""
 
 
+class ShortTurns:
+    """Short turns at the interpreter as long as a job shares it with the window; counted, for several workers.
+
+    Workers of one process share one of these: two that each restored what they had found would leave it changed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before = sys.getswitchinterval()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, SWITCH_S))
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                sys.setswitchinterval(self._before)
+
+
 class InThread:
     """Carries out jobs in the worker thread itself."""
 
+    def __init__(self, turns: ShortTurns) -> None:
+        self._turns = turns
+
     def run(self, job: Job, control: Control, emit: Callable[[Event], None]) -> Ending:
-        """Carry out the job, leaving one core and short turns at the interpreter to the window."""
-        with _short_turns(), _LeaveOneCore() as leave_one_core:
+        """Carry out the job with short turns at the interpreter; a long one leaves one core to the window."""
+        if job.quick:
+            with self._turns:
+                return carry_out(job.function, job.kwargs, control, emit)
+        with self._turns, _LeaveOneCore() as leave_one_core:
 
             def emit_and_leave_one_core(event: Event) -> None:
                 # After every event, because it is the job that imports torch.
@@ -81,16 +113,6 @@ class InThread:
 
     def release(self) -> None:
         """Nothing is kept."""
-
-
-@contextlib.contextmanager
-def _short_turns() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH_S))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 class _LeaveOneCore:
@@ -282,13 +304,13 @@ class _Desk:
 
 
 class _Worker(WorkerBase):
-    def __init__(self, desk: _Desk, wake: Callable[[], None], idle_s: float) -> None:
+    def __init__(self, desk: _Desk, wake: Callable[[], None], idle_s: float, turns: ShortTurns) -> None:
         super().__init__()
         self._desk = desk
         self._wake = wake
         self._idle_s = idle_s
         self._killer: threading.Timer | None = None
-        self.runners: dict[str, Runner] = {"thread": InThread(), "process": InChild()}
+        self.runners: dict[str, Runner] = {"thread": InThread(turns), "process": InChild()}
 
     def run(self) -> None:
         """Work until `quit`. Unlike the base class's, it leaves Python's warning filters as they are."""
@@ -322,7 +344,12 @@ class _Worker(WorkerBase):
                 continue
             job, control = found
             self._put((job, _Started()))
-            ending = self.runners[job.runner].run(job, control, partial(self._report, job))
+            try:
+                ending = self.runners[job.runner].run(job, control, partial(self._report, job))
+            except Exception as error:
+                # Whatever happens to one job, the thread lives on for the next.
+                self._report(job, Failed(f"The work broke off ({error}).", traceback.format_exc()))
+                ending = "failed"
             self._desk.done()
             self._put((job, ending))
             del found, job, control
@@ -373,8 +400,11 @@ class JobRunner(QObject):
     changed = Signal()  # the queue, or whether the job is paused
     _woken = Signal()
 
-    def __init__(self, parent: QObject | None = None, *, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, parent: QObject | None = None, *, idle_s: float = IDLE_S, turns: ShortTurns | None = None
+    ) -> None:
         super().__init__(parent)
+        self._turns = turns or ShortTurns()
         self._desk = _Desk()
         self._worker: _Worker | None = None
         self._idle_s = idle_s
@@ -418,8 +448,10 @@ class JobRunner(QObject):
             desk.waiting.append(job)
             desk.changed.notify_all()
         if self._worker is None:
-            self._worker = _Worker(desk, self._wake, self._idle_s)
+            self._worker = _Worker(desk, self._wake, self._idle_s, self._turns)
             self._worker.start()
+            # A program that ends without `shutdown` would wait for the idle thread for ever.
+            weakref.finalize(self, self._worker.quit)
         self.changed.emit()
 
     def drop(self, job: Job) -> None:

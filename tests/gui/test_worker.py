@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,17 @@ def test_a_job_in_the_thread_gets_short_turns_and_leaves_the_process_as_it_was(l
     log.qtbot.waitUntil(lambda: sys.getswitchinterval() == pytest.approx(interval), timeout=10_000)
 
 
+def test_overlapping_workers_leave_the_interpreter_as_it_was() -> None:
+    before = sys.getswitchinterval()
+    turns = worker_module.ShortTurns()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(turns)
+        second.enter_context(turns)
+        first.close()
+        assert sys.getswitchinterval() == pytest.approx(worker_module.SWITCH_S)
+    assert sys.getswitchinterval() == pytest.approx(before)
+
+
 def test_a_job_in_the_thread_leaves_one_core_to_the_window(log: Log) -> None:
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
@@ -358,6 +370,26 @@ def test_the_child_saves_and_ends_when_the_window_is_killed(tmp_path: Path) -> N
         window.wait()
     _wait(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
     assert (tmp_path / "marker").read_text() == "saved"
+
+
+FORGETFUL = """
+    import sys
+    from qtpy.QtCore import QCoreApplication
+    from napari_seg3d.gui.worker import Job, JobRunner
+    sys.path.insert(0, sys.argv[1])
+    app = QCoreApplication([])
+    jobs = JobRunner()
+    jobs.ended.connect(lambda *_: app.quit())
+    jobs.start(Job("job", "worker_jobs:count", {"n": 3}, sys.argv[2]))
+    app.exec()
+"""
+
+
+@BOTH
+def test_a_program_that_forgets_to_shut_down_ends_all_the_same(runner: str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(FORGETFUL), str(Path(__file__).parent), runner]
+    done = subprocess.run(command, env={**os.environ, "QT_QPA_PLATFORM": "offscreen"}, timeout=60, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_outbox_keeps_order_and_drops_only_what_is_outdated() -> None:
