@@ -1,7 +1,8 @@
-"""A folder becomes a dataset of cases; a dataset is split into training and validation."""
+"""A folder becomes a dataset of cases; a dataset is split into training and validation, once or in folds."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from .listing import Problem, is_image, list_folder, read_json
 from .names import natural_key
 from .patterns import read_by_patterns
 
-__all__ = ["Dataset", "Problem", "Split", "open_dataset", "read_split", "split_cases"]
+__all__ = ["Dataset", "Problem", "Split", "fold_cases", "open_dataset", "read_split", "split_cases"]
 
 #: Part of the labelled cases that is kept for validation unless somebody says otherwise.
 VALIDATION_FRACTION = 0.1
@@ -176,6 +177,49 @@ def split_cases(
         wanted = min(max(wanted, 1), len(patients) - 1)
     order = np.random.default_rng(seed).permutation(len(patients))
     chosen = {patients[i] for i in order[:wanted]}
+    train = tuple(case for case in cases if _patient(case) not in chosen)
+    return train, tuple(case for case in cases if _patient(case) in chosen)
+
+
+def fold_cases(
+    cases: Sequence[CaseFiles], folds: int, fold: int, *, seed: int = 0
+) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
+    """Return training and validation cases of one fold of a cross-validation.
+
+    Over all folds each case validates exactly once; all cases of one patient do so in the same fold. The folds differ
+    by as few cases as the patients allow. The same cases and seed give the same folds, in whatever order they come.
+
+    Parameters
+    ----------
+    cases : sequence of CaseFiles
+    folds : int
+        How many there are, from 2 to the number of patients.
+    fold : int
+        Which one, from 1 to `folds`.
+    seed : int
+
+    Raises
+    ------
+    DatasetError
+        If there are too few patients, or there is no such fold.
+    """
+    sizes = Counter(_patient(case) for case in cases)
+    if not 2 <= folds <= len(sizes):
+        raise DatasetError(
+            f"Expected from 2 folds up to the number of patients, got {folds} folds for {len(sizes)} patients."
+        )
+    if not 1 <= fold <= folds:
+        raise DatasetError(f"Expected a fold from 1 to {folds}, got {fold}.")
+    patients = sorted(sizes)
+    drawn = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
+    members: list[set[str]] = [set() for _ in range(folds)]
+    counts = [0] * folds
+    # Patients with many cases first, each into the emptiest fold: that keeps the folds even.
+    for patient in sorted(drawn, key=lambda name: -sizes[name]):
+        emptiest = counts.index(min(counts))
+        members[emptiest].add(patient)
+        counts[emptiest] += sizes[patient]
+    chosen = members[fold - 1]
     train = tuple(case for case in cases if _patient(case) not in chosen)
     return train, tuple(case for case in cases if _patient(case) in chosen)
 

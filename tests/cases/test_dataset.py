@@ -7,7 +7,7 @@ import pytest
 
 from napari_seg3d.cases.case import CaseFiles
 from napari_seg3d.cases.corrections import save_correction
-from napari_seg3d.cases.dataset import open_dataset, read_split, split_cases
+from napari_seg3d.cases.dataset import fold_cases, open_dataset, read_split, split_cases
 from napari_seg3d.errors import DatasetError
 from napari_seg3d.volumes.files import read_label_map
 
@@ -75,6 +75,34 @@ class TestSplit:
     def test_impossible_fractions_are_refused(self, fraction):
         with pytest.raises(DatasetError, match="fraction"):
             split_cases(cases_of("a", "b"), validation_fraction=fraction)
+
+
+class TestFolds:
+    def test_every_case_validates_once_and_patients_stay_together(self):
+        cases = cases_of(*(f"p{i}-{visit}" for i in range(11) for visit in range(1 + i % 3)))
+        for seed in range(10):
+            parts = [fold_cases(cases, 5, fold, seed=seed) for fold in range(1, 6)]
+            judged = [case.id for _, validation in parts for case in validation]
+            assert sorted(judged) == sorted(case.id for case in cases)
+            for train, validation in parts:
+                assert {case.id for case in (*train, *validation)} == {case.id for case in cases}
+                assert not {case.patient for case in train} & {case.patient for case in validation}
+            sizes = [len(validation) for _, validation in parts]
+            assert max(sizes) - min(sizes) <= 1
+
+    def test_the_seed_decides_and_the_order_does_not(self):
+        cases = cases_of(*(f"p{i}" for i in range(23)))
+        folds = [frozenset(case.id for case in fold_cases(cases, 5, 2, seed=seed)[1]) for seed in range(4)]
+        assert len(set(folds)) == 4
+        assert frozenset(case.id for case in fold_cases(cases[::-1], 5, 2, seed=3)[1]) == folds[3]
+
+    @pytest.mark.parametrize(
+        ("folds", "fold", "said"),
+        [(1, 1, "2 folds up to"), (4, 1, "4 folds for 3 patients"), (3, 0, "from 1 to 3"), (3, 4, "from 1 to 3")],
+    )
+    def test_impossible_folds_are_refused(self, folds, fold, said):
+        with pytest.raises(DatasetError, match=said):
+            fold_cases(cases_of("a", "b", "c-1", "c-2"), folds, fold)
 
 
 class TestSplitFile:
