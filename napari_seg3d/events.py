@@ -86,6 +86,14 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
+class RunBegan(Event):
+    """One of several trainings begins or goes on, in its own run folder; the events that follow are its own."""
+
+    run: Path
+    what: str
+
+
+@dataclass(frozen=True)
 class Warned(Event):
     """Something a user should know that does not stop the work."""
 

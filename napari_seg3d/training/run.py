@@ -17,9 +17,9 @@ from __future__ import annotations
 import csv
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,8 @@ from ..events import EpochDone, Event, Saved, Validated, Warned
 from ..model.plan import Plan
 from ..volumes.atomic import sweep_leftovers, write_text_whole
 
+#: In the folder of a cross-validation, above the run folders of its folds.
+CROSS_VALIDATION = "cross_validation.json"
 PLAN, RUN, HISTORY, EVENTS, CHECKPOINT, LAST = (
     "plan.json",
     "run.json",
@@ -45,7 +47,12 @@ _RECORDED = {kind.__name__: kind for kind in (EpochDone, Validated, Warned)}
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What `run.json` holds about a run."""
+    """What `run.json` holds about a run.
+
+    `older_ids` are cases of an older dataset that are mixed in; `leg_step` and `leg_s` are where the schedule of the
+    learning rate began anew, because the run was given more time or cases. `fold` of `folds` counts from 1 and is None
+    outside a cross-validation.
+    """
 
     dataset: str
     train_ids: tuple[str, ...]
@@ -56,6 +63,12 @@ class RunFacts:
     threads: int
     start_model: str | None
     versions: Mapping[str, str]
+    folds: int | None = None
+    fold: int | None = None
+    older_dataset: str = ""
+    older_ids: tuple[str, ...] = ()
+    leg_step: int = 0
+    leg_s: float = 0.0
 
 
 class RunFolder:
@@ -107,12 +120,19 @@ class RunFolder:
         """Read `run.json`; raises `FileError` if it is damaged."""
         try:
             values = json.loads((self.folder / RUN).read_text("utf-8"))
-            values = {field.name: values[field.name] for field in fields(RunFacts)}
-            return RunFacts(
-                **{**values, "train_ids": tuple(values["train_ids"]), "validation_ids": tuple(values["validation_ids"])}
-            )
+            # What a newer field means was so in runs that do not name it: it keeps its default.
+            named: dict[str, Any] = {
+                f.name: values[f.name] for f in fields(RunFacts) if f.name in values or f.default is MISSING
+            }
+            return RunFacts(**{name: _as_tuple(value) for name, value in named.items()})
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise FileError(f"The file {RUN} in {self.folder} is damaged. Start a new run.") from None
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write `plan.json` whole; nothing if it says the same already."""
+        text = plan.to_json()
+        if (self.folder / PLAN).read_text("utf-8") != text:
+            write_text_whole(self.folder / PLAN, text)
 
     def write_facts(self, facts: RunFacts) -> None:
         """Write `run.json` whole."""
@@ -183,12 +203,24 @@ def read_history(folder: Path) -> list[EpochDone | Validated]:
     return list(events.values())
 
 
+def best_validation(history: Sequence[EpochDone | Validated]) -> Validated | None:
+    """Return the validation of the model that is kept (`model.safetensors`); None if nothing was validated."""
+    validations = [event for event in history if isinstance(event, Validated)]
+    # The last one that was the best so far is the one whose weights were kept.
+    return next((event for event in reversed(validations) if event.best), validations[-1] if validations else None)
+
+
 def list_runs(folder: Path) -> list[Path]:
-    """Return the run folders directly inside a folder, newest first."""
+    """Return the run folders directly inside a folder and the folds of its cross-validations, newest first."""
     if not folder.is_dir():
         return []
-    runs = [path.parent for path in folder.glob(f"*/{RUN}")]
+    runs = [path.parent for pattern in (f"*/{RUN}", f"*/fold*/{RUN}") for path in folder.glob(pattern)]
     return sorted(runs, key=lambda run: (run / RUN).stat().st_mtime, reverse=True)
+
+
+def run_name(run: Path) -> str:
+    """Return what a run is called: its folder; that of the cross-validation before it if it is one of its folds."""
+    return f"{run.parent.name}/{run.name}" if (run.parent / CROSS_VALIDATION).is_file() else run.name
 
 
 def now() -> str:
@@ -207,6 +239,10 @@ def _plain(event: Event) -> dict[str, Any]:
     if isinstance(event, Saved):
         values["path"] = event.path.name
     return values
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _csv(rows: list[list[object]]) -> str:
