@@ -22,6 +22,7 @@ def _settle_environment() -> None:
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ["NAPARI_CONFIG"] = str(home / "napari.yaml")
     os.environ["XDG_CONFIG_HOME"] = str(home / "config")
+    os.environ["NAPARI_SEG3D_CACHE"] = str(home / "cache")
     # Touching a viewer from a worker thread raises instead of crashing later.
     os.environ["NAPARI_ENSURE_PLUGIN_MAIN_THREAD"] = "1"
 

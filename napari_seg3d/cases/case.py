@@ -14,6 +14,7 @@ from ..errors import DatasetError, GeometryError, LabelError
 from ..volumes.files import read_label_map, read_volume
 from ..volumes.geometry import Geometry
 from ..volumes.volume import LabelMap, LabelTable, Volume
+from .checked import VoxelBox, read_checked
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Case:
         On the same grid.
     mask : (X, Y, Z) bool ndarray, optional
         Where the organ is, for example a brain mask.
+    checked : tuple of VoxelBox, optional
+        The parts of the truth that a person has looked at; None: all of it.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class Case:
     truth: LabelMap | None = None
     mask: NDArray[np.bool_] | None = None
     files: CaseFiles | None = None
+    checked: tuple[VoxelBox, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.modalities:
@@ -109,7 +113,8 @@ class CaseFiles:
         """
         volumes = {name: read_volume(file.path, channel=file.channel) for name, file in self.modalities.items()}
         truth = None if self.best_truth is None else read_label_map(self.best_truth, self.table)
-        case = Case(self.id, volumes, truth, None, self)
+        checked = None if self.best_truth is None else read_checked(self.best_truth)
+        case = Case(self.id, volumes, truth, None, self, checked)
         return case if self.mask is None else replace(case, mask=self.read_mask(self.mask, case.geometry))
 
     def read_mask(self, path: Path, geometry: Geometry) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -110,6 +110,8 @@ class Fingerprint:
     cases : tuple of CaseFacts
     intensities : mapping of str to Intensities
         By modality over all cases, every case weighing the same.
+    label_intensities : mapping of str to Intensities
+        The same for labelled voxels only; empty if there are none.
     """
 
     # Read by pydantic: a fingerprint with keys that we do not know was made by something else.
@@ -120,6 +122,7 @@ class Fingerprint:
     regions: tuple[Region, ...] | None
     cases: tuple[CaseFacts, ...]
     intensities: Mapping[str, Intensities]
+    label_intensities: Mapping[str, Intensities] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -201,6 +204,7 @@ def fingerprint(cases: Sequence[CaseFiles | Case], *, regions: Sequence[Region] 
     started = time.monotonic()
     facts: list[CaseFacts] = []
     samples: dict[str, list[NDArray[Any]]] = {name: [] for name in modalities}
+    of_labels: dict[str, list[NDArray[Any]]] = {name: [] for name in modalities}
     table = LabelTable()
     yield Progress("Reading cases", 0, len(cases))
     for i, entry in enumerate(cases):
@@ -215,12 +219,17 @@ def fingerprint(cases: Sequence[CaseFiles | Case], *, regions: Sequence[Region] 
         rng = np.random.default_rng(i)
         for name in modalities:
             samples[name].append(rng.choice(case.modalities[name].data[mask], _SAMPLES))
+        labelled = None if case.truth is None else case.truth.data > 0
+        if labelled is not None and labelled.any():
+            for name in modalities:
+                of_labels[name].append(rng.choice(case.modalities[name].data[labelled], _SAMPLES))
         table = _joined(table, case, entry)
         elapsed = time.monotonic() - started
         yield Progress("Reading cases", i + 1, len(cases), elapsed / (i + 1) * (len(cases) - i - 1))
     over_all = {name: Intensities.of(np.concatenate(values)) for name, values in samples.items()}
+    inside_labels = {name: Intensities.of(np.concatenate(values)) for name, values in of_labels.items() if values}
     nested = tuple(regions) if regions is not None else regions_for(table)
-    result = Fingerprint(modalities, table, nested, tuple(facts), over_all)
+    result = Fingerprint(modalities, table, nested, tuple(facts), over_all, inside_labels)
     yield Finished(result, f"{len(cases)} cases were read.", time.monotonic() - started)
 
 

@@ -51,6 +51,24 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return how a device likes its 3D feature maps in memory: channels last where tensor cores compute in bfloat16.
+
+    On a CPU channels last was measured to be slower (1.1 s instead of 0.9 s a step of a 32-feature U-Net).
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.channels_last_3d
+    return torch.contiguous_format
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that the device's memory is full; torch has no kind of its own for the CPU's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA out of memory" in text)
+
+
 def memory_mb(device: torch.device) -> float:
     """Return the memory in use in megabytes: the peak on a GPU, that of this process on the CPU."""
     if device.type == "cuda":

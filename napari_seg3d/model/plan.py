@@ -56,6 +56,24 @@ class PlanRegion(Settings):
     written: int | None = Field(None, ge=1, le=65535)
 
 
+class CTWindow(Settings):
+    """How CT intensities are normalised: clipped to a window, then by the mean and deviation of the whole dataset.
+
+    Hounsfield units mean the same in every scan, so nothing is measured in the single one (nnU-Net's rule).
+    """
+
+    low: float
+    high: float
+    mean: float
+    std: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _is_a_window(self) -> CTWindow:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+        return self
+
+
 class UNet(Settings):
     """Plain U-Net in nnU-Net's form: two convolutions a stage, strided down, transposed up."""
 
@@ -152,6 +170,12 @@ class Augmentation(Settings):
     )
     shift_probability: Probability = Field(0.0, description="How often all intensities are shifted.")
     shift_range: float = Field(0.1, ge=0, le=2, description="Largest shift, in standard deviations of the image.")
+    low_resolution_probability: Probability = Field(
+        0.0, description="How often a patch is made coarser and finer again."
+    )
+    low_resolution_scale: float = Field(
+        0.5, ge=0.2, le=1, description="Coarsest resolution, as part of the patch's own: 0.5 is every second voxel."
+    )
     contrast_probability: Probability = Field(0.15, description="How often contrast changes.")
     contrast_range: float = Field(0.25, ge=0, le=0.9, description="Largest change of contrast: 0.25 is 0.75 to 1.25.")
     gamma_probability: Probability = Field(0.2, description="How often a gamma curve is applied.")
@@ -159,8 +183,8 @@ class Augmentation(Settings):
 
     def in_words(self) -> str:
         """Name the kinds that are switched on."""
-        kinds = ("rotation", "scale", "noise", "blur", "brightness", "shift", "contrast", "gamma")
-        used = [kind for kind in kinds if getattr(self, f"{kind}_probability") > 0]
+        kinds = ("rotation", "scale", "noise", "blur", "brightness", "shift", "low_resolution", "contrast", "gamma")
+        used = [kind.replace("_", " ") for kind in kinds if getattr(self, f"{kind}_probability") > 0]
         mirrored = f"mirrored {', '.join(self.mirror)}" if self.mirror else "not mirrored"
         return "; ".join(filter(None, (", ".join(used), mirrored)))
 
@@ -187,6 +211,13 @@ class Plan(Settings):
     normalisation: Literal["zscore-foreground", "zscore-volume"] = Field(
         "zscore-foreground",
         description="Subtract the mean and divide by the standard deviation of the foreground or of the whole volume.",
+    )
+    ct_windows: dict[str, CTWindow] = Field(
+        default_factory=dict,
+        description="For images that are CT, by name: the window in Hounsfield units, mean and standard deviation.",
+    )
+    ignore_value: int | None = Field(
+        None, ge=1, le=65535, description="Value in the truth that means: not annotated, learn nothing here."
     )
     # The network.
     network: NetworkPlan
@@ -220,6 +251,29 @@ class Plan(Settings):
         title="Longest gradient",
         description="Largest norm of the gradient; longer ones are shortened.",
     )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Averaging",
+        description="The model is an average of the weights over the last steps: 0.99 is about a hundred; 0 is off.",
+    )
+    encoder_rate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Learning rate of the encoder as a part of the decoder's: 0 leaves it as it is (fine-tuning).",
+    )
+    rehearsal_fraction: float = Field(
+        0.25, ge=0, lt=1, description="Share of the patches from older cases, where some are given (fine-tuning)."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        json_schema_extra={"unit": "validations"},
+        description="Stop early after so many validations without a better Dice; empty: never.",
+    )
     foreground_fraction: float = Field(
         0.5, ge=0, le=1, description="Share of the patches that are centred on a labelled voxel, classes in turn."
     )
@@ -243,6 +297,10 @@ class Plan(Settings):
             raise ValueError("regions must be listed when, and only when, targets is 'regions'")
         if unknown := {v for region in self.regions for v in region.values} - set(values):
             raise ValueError(f"regions use label values that are not in labels: {sorted(unknown)}")
+        if unknown_images := set(self.ct_windows) - set(self.modalities):
+            raise ValueError(f"ct_windows name images that are not in modalities: {', '.join(sorted(unknown_images))}")
+        if self.ignore_value in values:
+            raise ValueError(f"ignore_value {self.ignore_value} is also the value of a label")
         divisor = self.network.divisor
         if any(size % d for size, d in zip(self.patch_voxels, divisor, strict=True)):
             raise ValueError(
@@ -328,17 +386,24 @@ class Plan(Settings):
             "modalities": f"Images: {', '.join(self.modalities)}",
             "targets": f"Learns: {', '.join(self.output_names)} ({self.targets})",
             "spacing_mm": f"Voxel size: {_times(self.spacing_mm)} mm",
-            "normalisation": "Intensities: z-score inside the foreground"
-            if self.normalisation == "zscore-foreground"
-            else "Intensities: z-score of the whole volume",
+            "normalisation": f"Intensities: {self._normalisation_in_words()}",
             "network": f"Network: {network.name}, {size}",
             "patch_voxels": f"Patch: {_times(self.patch_voxels)} voxels",
             "batch_size": f"Batch: {self.batch_size} patches, {self.foreground_fraction:.0%} centred on a label",
             "augmentation": f"Augmentation: {self.augmentation.in_words()}",
             "learning_rate": f"Optimiser: {self.optimizer}, learning rate {self.learning_rate:g}, {self.schedule}",
+            "ema_decay": f"Model: average of the last {1 / (1 - self.ema_decay):.0f} steps or so"
+            if self.ema_decay
+            else "Model: the weights of the last step",
             "budget_s" if self.epochs is None else "epochs": f"Length: {long}",
         }
         return [f"{line} ({self.reasons[name]})" if name in self.reasons else line for name, line in lines.items()]
+
+    def _normalisation_in_words(self) -> str:
+        where = "inside the foreground" if self.normalisation == "zscore-foreground" else "of the whole volume"
+        windows = [f"{name} clipped to {w.low:g} … {w.high:g} HU" for name, w in self.ct_windows.items()]
+        others = [f"z-score {where}"] if len(windows) < len(self.modalities) else []
+        return "; ".join(windows + others)
 
 
 def plan_from(values: Mapping[str, object]) -> Plan:
@@ -360,7 +425,7 @@ def settings_help() -> dict[str, str]:
     """Return every setting that `Plan.changed` takes, with its description."""
     names = {}
     for name, info in Plan.model_fields.items():
-        if name in ("format_version", "reasons", "recipe", "labels", "regions"):
+        if name in ("format_version", "reasons", "recipe", "labels", "regions", "ct_windows"):
             continue
         if name == "augmentation":
             names.update({f"augmentation.{k}": v.description or "" for k, v in Augmentation.model_fields.items()})

@@ -33,8 +33,28 @@ GPU_STEP_VOXELS_PER_GB = 2 * 128**3 / 8
 LARGEST_SHARE_OF_DATASET = 0.05
 #: A median box longer than this from left to right holds a whole head.
 WHOLE_HEAD_MM = 110.0
+#: A label of this name marks voxels that nobody annotated (nnU-Net's convention).
+_IGNORED_NAMES = ("ignore", "ignored", "not annotated")
+#: Images of these names are in Hounsfield units.
+_CT_NAMES = ("ct", "cta", "cect", "ncct", "ct scan")
+#: Up to so many cases, patches are varied strongly: the network would learn fewer by heart.
+FEW_CASES = 100
 _ANISOTROPIC = 3.0
 _SMALLEST_EDGE = 4
+
+#: Augmentation for few cases: everything more often, and turned and scaled further.
+STRONG: Mapping[str, float] = {
+    "rotation_probability": 0.7,
+    "rotation_degrees": 25.0,
+    "scale_probability": 0.7,
+    "scale_range": 0.25,
+    "noise_probability": 0.2,
+    "blur_probability": 0.2,
+    "brightness_probability": 0.25,
+    "low_resolution_probability": 0.15,
+    "contrast_probability": 0.25,
+    "gamma_probability": 0.3,
+}
 
 Size = tuple[int, int, int]
 
@@ -106,6 +126,7 @@ def make_plan(
         _add_augmentation(values, fingerprint)
     else:
         _take_over(values, start, network)
+    _add_ct(values, fingerprint)
     _add_length(values, hardware, preset, budget_s, epochs)
     return plan_from(values).changed(wished)
 
@@ -113,7 +134,8 @@ def make_plan(
 def targets(fingerprint: Fingerprint, wish: object = None) -> dict[str, Any]:
     """Return what is learned: the classes, or nested regions where these tell all classes apart."""
     table: LabelTable = fingerprint.table
-    labels = [{"value": x.value, "name": x.name, "color": x.color} for x in table]
+    ignored = next((x.value for x in table if x.name.strip().lower() in _IGNORED_NAMES), None)
+    labels = [{"value": x.value, "name": x.name, "color": x.color} for x in table if x.value != ignored]
     regions = fingerprint.regions or ()
     if wish not in (None, "classes", "regions"):
         raise PlanError(f"Expected targets to be 'classes' or 'regions', got {wish!r}.")
@@ -122,9 +144,10 @@ def targets(fingerprint: Fingerprint, wish: object = None) -> dict[str, Any]:
     merged = merged_values(regions) if regions else ()
     if wish == "regions" or (wish is None and regions and not merged):
         why = "the labels are nested" + (f"; {_and(merged)} cannot be told from their neighbours" if merged else "")
-        return {"labels": labels, "targets": "regions", "regions": _regions(regions), "reasons": {"targets": why}}
+        return {"labels": labels, "targets": "regions", "regions": _regions(regions), "ignore_value": ignored,
+                "reasons": {"targets": why}}  # fmt: skip
     why = "regions would merge some labels" if regions and wish is None else "each voxel has one label"
-    return {"labels": labels, "targets": "classes", "regions": (), "reasons": {"targets": why}}
+    return {"labels": labels, "targets": "classes", "regions": (), "ignore_value": ignored, "reasons": {"targets": why}}
 
 
 def _regions(regions: tuple[Region, ...]) -> list[dict[str, object]]:
@@ -258,7 +281,8 @@ def _rounded(size: Size, step: int) -> Size:
 
 
 def _add_optimiser(values: dict[str, Any]) -> None:
-    values |= {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "schedule": "poly"}
+    values |= {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "schedule": "poly", "ema_decay": 0.99}
+    values["reasons"]["ema_decay"] = "smoother than any single step"
     values["reasons"]["learning_rate"] = "AdamW reaches in hundreds of steps what SGD needs thousands for"
 
 
@@ -268,10 +292,41 @@ def _add_augmentation(values: dict[str, Any], fingerprint: Fingerprint) -> None:
         word in label.name.lower().split() for label in fingerprint.table for word in ("left", "right", "lh", "rh")
     )
     mirror = ("left-right",) if width_mm >= WHOLE_HEAD_MM and not sided else ()
-    values["augmentation"] = {"mirror": mirror}
-    values["reasons"]["augmentation"] = (
-        "a whole head is nearly symmetric" if mirror else "mirroring would blur what lies in front and behind"
-    )
+    few = fingerprint.count <= FEW_CASES
+    values["augmentation"] = {"mirror": mirror, **(STRONG if few else {})}
+    strength = f"{'strong' if few else 'usual'} for {fingerprint.count} cases"
+    why = "a whole head is nearly symmetric" if mirror else "mirroring would blur what lies in front and behind"
+    values["reasons"]["augmentation"] = f"{strength}; {why}"
+
+
+def _add_ct(values: dict[str, Any], fingerprint: Fingerprint) -> None:
+    """Clip CT to the window of what is labelled, and normalise it by the dataset, not by the scan (nnU-Net's rule)."""
+    windows = {}
+    for name in values["modalities"]:
+        seen = fingerprint.label_intensities.get(name) or fingerprint.intensities.get(name)
+        if name.strip().lower() in _CT_NAMES and seen is not None and seen.low < seen.high and seen.std > 0:
+            windows[name] = {"low": seen.low, "high": seen.high, "mean": seen.mean, "std": seen.std}
+    kept = values.get("ct_windows", {})
+    values["ct_windows"] = {**windows, **{name: kept[name] for name in kept if name in values["modalities"]}}
+    if windows:
+        values["reasons"]["normalisation"] = "Hounsfield units mean the same in every scan"
+
+
+def smaller(plan: Plan) -> Plan | None:
+    """Return a plan that needs less memory: half the batch, or a shorter patch; None if there is none.
+
+    The weights fit both plans. A network that takes patches of one size only keeps it.
+    """
+    if plan.batch_size > 1:
+        return plan.changed({"batch_size": plan.batch_size // 2})
+    patch, divisor = list(plan.patch_voxels), plan.network.divisor
+    # Instance normalisation needs more than one voxel at the bottleneck.
+    can = [axis for axis in range(3) if patch[axis] >= 3 * divisor[axis]]
+    if not can or plan.network.name == "unetr":
+        return None
+    longest = max(can, key=lambda axis: patch[axis])
+    patch[longest] -= divisor[longest] * max(1, patch[longest] // divisor[longest] // 4)
+    return plan.changed({"patch_voxels": tuple(patch)})
 
 
 def _take_over(values: dict[str, Any], start: Plan, network: str) -> None:
@@ -282,6 +337,7 @@ def _take_over(values: dict[str, Any], start: Plan, network: str) -> None:
     for name in (
         "spacing_mm", "crop_to_foreground", "normalisation", "network", "patch_voxels", "batch_size", "steps_per_epoch",
         "augmentation", "optimizer", "weight_decay", "momentum", "schedule", "clip_norm", "window_overlap",
+        "ct_windows", "ema_decay",
     ):  # fmt: skip
         values[name] = kept[name]
     known = [name for name in start.modalities if name in values["modalities"]]

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..cases.case import Case
+from ..cases.checked import checked_mask
 from ..cases.fingerprint import foreground_mask
 from ..cases.labels import labels_from_regions
 from ..errors import FileError, LabelError, ModelError
@@ -27,6 +28,8 @@ from ..volumes.resample import reoriented_geometry, resample_label_map, resample
 from ..volumes.volume import LabelMap, Volume
 from .plan import Plan
 
+#: Target of a voxel from which nothing is learned.
+IGNORED = 255
 #: Spacings that differ by less than this part are the same: a header's rounding is no reason to interpolate.
 SAME_SPACING = 0.01
 
@@ -80,7 +83,7 @@ class Prepared:
     image : (C, X, Y, Z) float32 ndarray
         Normalised, channels in the plan's order.
     target : (X, Y, Z) uint8 ndarray, optional
-        Index into the plan's labels plus one; 0 is background.
+        Index into the plan's labels plus one; 0 is background, `IGNORED` is not known.
     grid : Grid
         The way back.
     """
@@ -122,8 +125,8 @@ def prepare(case: Case, plan: Plan) -> Prepared:
     foreground = foreground_mask(case)
     grid = grid_for(case.geometry, plan, foreground)
     inside = np.asarray(grid.inside(foreground), dtype=bool)
-    channels = [_image(case.id, case.modalities[name], inside, grid, plan) for name in plan.modalities]
-    target = None if case.truth is None else _target(case.id, case.truth, grid, plan)
+    channels = [_image(case.id, name, case.modalities[name], inside, grid, plan) for name in plan.modalities]
+    target = None if case.truth is None else _target(case, case.truth, grid, plan)
     return Prepared(np.stack(channels), target, grid)
 
 
@@ -140,6 +143,18 @@ def check_modalities(case_id: str, modalities: Sequence[str], plan: Plan) -> Non
             f"The model wants {', '.join(plan.modalities)}; case {case_id} has {', '.join(modalities)}. "
             f"Missing: {', '.join(missing)}."
         )
+
+
+def unknown_voxels(case: Case, plan: Plan) -> NDArray[np.bool_] | None:
+    """Return where the truth says nothing: outside the checked boxes, or the plan's value to ignore. None: nowhere."""
+    if case.truth is None or (case.checked is None and plan.ignore_value is None):
+        return None
+    unknown = np.zeros(case.geometry.shape, bool)
+    if case.checked is not None:
+        unknown = ~checked_mask(case.checked, case.geometry.shape)
+    if plan.ignore_value is not None:
+        unknown |= case.truth.data == plan.ignore_value
+    return unknown
 
 
 def restore(outputs: Tensor, grid: Grid, plan: Plan) -> NDArray[np.unsignedinteger]:
@@ -194,19 +209,24 @@ def _logits_at(values: Tensor, grid: Grid) -> Tensor:
     return resized
 
 
-def _image(case_id: str, volume: Volume, inside: NDArray[np.bool_], grid: Grid, plan: Plan) -> NDArray[np.float32]:
+def _image(
+    case_id: str, name: str, volume: Volume, inside: NDArray[np.bool_], grid: Grid, plan: Plan
+) -> NDArray[np.float32]:
     voxels = np.asarray(grid.inside(volume.data), dtype=np.float32)
-    measured = voxels[inside] if plan.normalisation == "zscore-foreground" and inside.any() else voxels
+    foreground = plan.normalisation == "zscore-foreground"
+    measured = voxels[inside] if foreground and inside.any() else voxels
     mean, deviation = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64))
     if not np.isfinite(deviation):
         # A single NaN would turn the whole image, and in training all weights, into NaN.
-        raise FileError(
-            f"Case {case_id}: {volume.name or 'an image'} holds NaN or infinity. Repair or leave out the case."
-        )
-    voxels = (voxels - mean) / max(deviation, 1e-8)
-    if plan.normalisation == "zscore-foreground":
-        # The background's level says nothing about the patient; the foreground's mean is the neutral value.
-        voxels[~inside] = 0
+        raise FileError(f"Case {case_id}: {name} holds NaN or infinity. Repair or leave out the case.")
+    if (window := plan.ct_windows.get(name)) is not None:
+        clipped = np.clip(voxels, np.float32(window.low), np.float32(window.high))
+        voxels = np.asarray((clipped - window.mean) / window.std, dtype=np.float32)
+    else:
+        voxels = (voxels - mean) / max(deviation, 1e-8)
+        if foreground:
+            # The background's level says nothing about the patient; the foreground's mean is the neutral value.
+            voxels[~inside] = 0
     if grid.network.shape == grid.box_shape:
         return np.ascontiguousarray(voxels)
     return _resampled(voxels, grid)
@@ -217,14 +237,17 @@ def _resampled(voxels: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
     return np.ascontiguousarray(resampled.data, dtype=np.float32)
 
 
-def _target(case_id: str, truth: LabelMap, grid: Grid, plan: Plan) -> NDArray[np.uint8]:
+def _target(case: Case, truth: LabelMap, grid: Grid, plan: Plan) -> NDArray[np.uint8]:
     known = [label.value for label in plan.labels]
+    ignored = [] if plan.ignore_value is None else [plan.ignore_value]
     found = [int(value) for value in np.unique(truth.data) if value != 0]
-    if unknown := sorted(set(found) - set(known)):
-        raise LabelError(f"Case {case_id} has the label values {unknown}; the plan knows {known}.")
-    index = np.zeros(max(known) + 1, np.uint8)
+    if unknown := sorted(set(found) - {*known, *ignored}):
+        raise LabelError(f"Case {case.id} has the label values {unknown}; the plan knows {known}.")
+    index = np.zeros(max([*known, *found, *ignored]) + 1, np.uint8)
     index[known] = np.arange(1, len(known) + 1)
     target = index[np.asarray(grid.inside(truth.data))]
+    if (nothing := unknown_voxels(case, plan)) is not None:
+        target[np.asarray(grid.inside(nothing))] = IGNORED
     if grid.network.shape == grid.box_shape:
         return np.ascontiguousarray(target)
     resampled = resample_label_map(LabelMap(target, _box_geometry(grid)), grid.network)

@@ -6,6 +6,7 @@ rotations are in millimetres, so that a thick-sliced head is turned, not sheared
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import log
 
@@ -32,6 +33,8 @@ class Draw:
         Spatial axes (0, 1, 2) that are reversed.
     noise, blur, brightness, shift, contrast, gamma : (C,) float64 ndarray, optional
         One number a channel.
+    low_resolution : float, optional
+        The resolution to go through, as part of the patch's own.
     noise_seed : int
         For the noise itself.
     """
@@ -42,6 +45,7 @@ class Draw:
     blur: NDArray[np.float64] | None = None
     brightness: NDArray[np.float64] | None = None
     shift: NDArray[np.float64] | None = None
+    low_resolution: float | None = None
     contrast: NDArray[np.float64] | None = None
     gamma: NDArray[np.float64] | None = None
     noise_seed: int = field(default=0)
@@ -66,6 +70,9 @@ def draw_augmentation(plan: Plan, step: int, place: int) -> Draw:
         settings.contrast_probability,
         settings.gamma_probability,
     )
+    # Drawn last, so that the kinds above come out as they did before this one existed.
+    noise_seed = int(rng.integers(2**62))
+    coarse, coarseness = rng.random() < settings.low_resolution_probability, rng.random()
     noise, blur, brightness, shift, contrast, gamma = amounts
     return Draw(
         matrix=_matrix(angles if rotate else np.zeros(3), scale if zoom else 1.0, plan) if rotate or zoom else None,
@@ -74,9 +81,10 @@ def draw_augmentation(plan: Plan, step: int, place: int) -> Draw:
         blur=np.abs(blur) * settings.blur_sigma_voxels if chosen[1] else None,
         brightness=1 + brightness * settings.brightness_range if chosen[2] else None,
         shift=shift * settings.shift_range if chosen[3] else None,
+        low_resolution=1 - coarseness * (1 - settings.low_resolution_scale) if coarse else None,
         contrast=1 + contrast * settings.contrast_range if chosen[4] else None,
         gamma=_gamma(gamma, settings) if chosen[5] else None,
-        noise_seed=int(rng.integers(2**62)),
+        noise_seed=noise_seed,
     )
 
 
@@ -90,27 +98,44 @@ def margin_voxels(draw: Draw, patch_voxels: tuple[int, int, int]) -> tuple[int, 
     return x, y, z
 
 
-def augmented(image: Tensor, target: Tensor, draw: Draw, patch_voxels: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    r"""Apply a draw.
+def turned(
+    images: Tensor, targets: Tensor, draws: Sequence[Draw], patch_voxels: tuple[int, int, int]
+) -> tuple[Tensor, Tensor]:
+    r"""Rotate and scale patches, all in one resampling.
+
+    Parameters
+    ----------
+    images : (B, C, X, Y, Z) float32 Tensor
+        Boxes around the patches' centres, of at least `margin_voxels` of each draw.
+    targets : (B, X, Y, Z) uint8 Tensor
+        The same boxes.
+    draws : sequence of B Draw
+        All with a matrix.
+
+    Returns
+    -------
+    images : (B, C, \*patch_voxels) float32 Tensor
+    targets : (B, \*patch_voxels) uint8 Tensor
+    """
+    grids = _sampling_grids([draw.matrix for draw in draws], tuple(images.shape[2:]), patch_voxels, images.device)
+    moved = functional.grid_sample(images, grids, mode="bilinear", padding_mode="zeros", align_corners=True)
+    labels = functional.grid_sample(targets[:, None].float(), grids, mode="nearest", align_corners=True)
+    return moved, labels[:, 0].to(torch.uint8)
+
+
+def varied(image: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Mirror a patch and vary its intensities.
 
     Parameters
     ----------
     image : (C, X, Y, Z) float32 Tensor
-        The box of `margin_voxels` around the patch's centre.
     target : (X, Y, Z) uint8 Tensor
-        The same box.
 
     Returns
     -------
-    image : (C, \*patch_voxels) float32 Tensor
-    target : (\*patch_voxels) uint8 Tensor
+    image, target : Tensor
+        New, or the same where nothing was drawn.
     """
-    if draw.matrix is not None:
-        grid = _sampling_grid(draw.matrix, tuple(image.shape[1:]), patch_voxels).to(image.device)
-        image = functional.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
-        target = functional.grid_sample(target[None, None].float(), grid, mode="nearest", align_corners=True)[0, 0].to(
-            torch.uint8
-        )
     if draw.mirror:
         image, target = image.flip([axis + 1 for axis in draw.mirror]), target.flip(draw.mirror)
     return _intensities(image, draw), target
@@ -129,6 +154,8 @@ def _intensities(image: Tensor, draw: Draw) -> Tensor:
         image = image * by_channel(draw.brightness)
     if draw.shift is not None:
         image = image + by_channel(draw.shift)
+    if draw.low_resolution is not None:
+        image = _coarsened(image, draw.low_resolution)
     if draw.contrast is not None:
         mean = image.mean((1, 2, 3), keepdim=True)
         low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
@@ -158,6 +185,13 @@ def _blurred(image: Tensor, sigma: float) -> Tensor:
     return image
 
 
+def _coarsened(image: Tensor, scale: float) -> Tensor:
+    size = [max(1, round(n * scale)) for n in image.shape[1:]]
+    coarse = functional.interpolate(image[None], size, mode="nearest-exact")
+    finer: Tensor = functional.interpolate(coarse, image.shape[1:], mode="trilinear")[0]
+    return finer
+
+
 def _matrix(angles_degrees: NDArray[np.float64], scale: float, plan: Plan) -> NDArray[np.float64]:
     to_mm = np.diag(plan.spacing_mm)
     turn = Rotation.from_euler("xyz", angles_degrees, degrees=True).as_matrix()
@@ -165,14 +199,24 @@ def _matrix(angles_degrees: NDArray[np.float64], scale: float, plan: Plan) -> ND
     return matrix
 
 
-def _sampling_grid(matrix: NDArray[np.float64], box: tuple[int, ...], patch: tuple[int, int, int]) -> Tensor:
+def _sampling_grids(
+    matrices: Sequence[NDArray[np.float64] | None],
+    box: tuple[int, ...],
+    patch: tuple[int, int, int],
+    device: torch.device,
+) -> Tensor:
+    """Return (B, X, Y, Z, 3): where each voxel of the patches is read from, in torch's coordinates from -1 to 1."""
     # The patch's centre voxel is patch // 2, the box's is box // 2: the voxel of the Cut lies on both.
-    offsets = [torch.arange(n, dtype=torch.float32) - n // 2 for n in patch]
-    points = torch.stack(torch.meshgrid(*offsets, indexing="ij"), -1) @ torch.as_tensor(matrix.T, dtype=torch.float32)
+    offsets = [torch.arange(n, dtype=torch.float32, device=device) - n // 2 for n in patch]
+    points = torch.stack(torch.meshgrid(*offsets, indexing="ij"), -1)
+    turns = torch.as_tensor(np.stack([np.eye(3) if m is None else m for m in matrices]), dtype=torch.float32)
     size = torch.tensor(box, dtype=torch.float32)
-    centre = torch.tensor([n // 2 for n in box], dtype=torch.float32)
-    normalised = 2 * (points + centre) / (size - 1).clamp_min(1) - 1
-    return normalised.flip(-1)[None]  # grid_sample names the last axis first
+    # From offsets in voxels to -1 … 1 is one more scaling, which the small matrices can take over.
+    scale = 2 / (size - 1).clamp_min(1)
+    shift = torch.tensor([n // 2 for n in box], dtype=torch.float32) * scale - 1
+    turns = (turns * scale[:, None]).to(device)
+    normalised = torch.einsum("xyzj,bij->bxyzi", points, turns) + shift.to(device)
+    return normalised.flip(-1)  # grid_sample names the last axis first
 
 
 def _gamma(amounts: NDArray[np.float64], settings: Augmentation) -> NDArray[np.float64]:

@@ -170,7 +170,10 @@ def _all_folds(
         yield RunBegan(run, what)
         yield Progress(what, fold - 1, record.folds)
         if _state(run) is None:
-            events = _new_fold(plan, labelled, run, record.divided, fold, start, device, threads, record.dataset)
+            # A place that is told as seen from this folder is told as seen from that of the fold.
+            there = (output / record.dataset).exists() and not Path(record.dataset).is_absolute()
+            dataset = _relative(output / record.dataset, run) if there else record.dataset
+            events = _new_fold(plan, labelled, run, record.divided, fold, start, device, threads, dataset)
         else:
             events = resume(run, labelled, device=device, threads=threads)
         with closing(_generator(events)) as inner:

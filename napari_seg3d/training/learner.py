@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..model.checkpoint import Model, read_tensors, write_tensors
-from ..model.device import mixed_precision
-from ..model.networks import build_network
+from ..model.device import memory_format, mixed_precision
+from ..model.networks import build_network, in_encoder
 from ..model.plan import Plan
 from .batches import Batch
 from .finetune import carry_over
 from .losses import SegmentationLoss
+from .ranks import Ranks
 from .run import RunFolder
 
-#: So many unusable steps in a row end a training: the weights have left the region where numbers are finite.
+#: So many unusable steps in a row mean that the weights have left the region where numbers are finite.
 BAD_STEPS_IN_A_ROW = 3
+#: The training diverges when the running loss is this many times its best, and as much above it as `_MARGIN`.
+_DIVERGED, _MARGIN = 2.0, 0.5
+#: How fast the running loss follows, and how many steps it needs before it is believed.
+_FOLLOW, _SETTLED = 0.05, 40
+#: A loss before there is one.
+_UNKNOWN = 1e9
+#: A training that had to go back more often will not get anywhere.
+MOST_ROLLBACKS = 3
+#: Weight of the newest validation in the smoothed Dice by which the best model is chosen.
+_NEWEST = 0.4
+#: Steps that a GPU may be ahead of the numbers that are reported.
+_AHEAD = 4
 
 
 class Learner:
@@ -35,72 +50,126 @@ class Learner:
         Mean Dice of the best model so far; -1 before the first validation.
     elapsed_s : float
         Time spent training, over all sessions.
+    rate_factor : float
+        What the learning rate is multiplied with: halved each time the training had to go back.
     """
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: Plan, device: torch.device, ranks: Ranks | None = None) -> None:
         self.plan, self.device = plan, device
+        self.ranks = ranks or Ranks()
         torch.manual_seed(plan.seed)
         self.network = build_network(plan).to(device)
-        self.loss = SegmentationLoss(plan).to(device)
+        self.network.to(memory_format=memory_format(device))  # type: ignore[call-overload]
+        self.averaged = deepcopy(self.network).requires_grad_(False) if plan.ema_decay else None
         self.optimizer = _optimizer(self.network, plan)
-        self.step = self.epoch = self.bad_steps = 0
+        self.loss = SegmentationLoss(plan, self.ranks.sum if self.ranks.size > 1 else None).to(device)
+        self._shared = self.ranks.shared(self.network, device)
+        self._reports = _Reports(device)
+        self.step = self.epoch = self.bad_steps = self.rollbacks = self.validations_since_best = 0
         self.validated_step = -1
-        self.best_dice, self.elapsed_s = -1.0, 0.0
+        self.best_dice = self.smoothed_dice = self.best_smoothed_dice = -1.0
+        self.elapsed_s, self.rate_factor = 0.0, 1.0
+        self.running_loss = self.best_running_loss = _UNKNOWN
+        self.losses_seen = 0
         self.epoch_losses: list[float] = []
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and saved: the averaged one, if there is one."""
+        return self.network if self.averaged is None else self.averaged
 
     def start_from(self, model: Model) -> list[str]:
         """Take over a model's weights; return in words what could not be taken."""
-        return carry_over(self.network, self.plan, model)
+        notes = carry_over(self.network, self.plan, model)
+        if self.averaged is not None:
+            self.averaged.load_state_dict(self.network.state_dict())
+        return notes
 
-    def learn(self, batch: Batch, progress: float) -> float | None:
-        """Make one step and return its loss, or None when the step had to be left out.
+    def change_plan(self, plan: Plan) -> None:
+        """Go on with another patch or batch; the weights stay."""
+        self.plan = plan
+        self.optimizer.zero_grad(set_to_none=True)
 
-        A step whose loss or gradient is not finite changes nothing.
+    def learn(self, batch: Batch, progress: float) -> list[tuple[int, float | None]]:
+        """Make one step and return what is known by now: for each step its number and loss.
+
+        A step whose loss or gradient is not finite changes nothing; its loss is None. On a GPU the numbers come a few
+        steps late, because waiting for them would leave it idle.
 
         Parameters
         ----------
         progress : float
             Part of the training that is over, from 0 to 1; the learning rate follows from it.
+        """
+        images, target = batch
+        # Dropout draws from torch's own state: set from the step, so that a resumed training draws the same.
+        torch.manual_seed((self.plan.seed << 32) + self.step * self.ranks.size + self.ranks.rank)
+        rate = self.learning_rate(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        images = images.contiguous(memory_format=memory_format(self.device))
+        with mixed_precision(self.device):
+            outputs = self._shared(images)
+        loss = self.loss(outputs, target)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip_norm)
+        with torch.no_grad():
+            unusable = (~torch.isfinite(loss + norm)).float()
+            # The fused optimisers read this as torch's GradScaler sets it, and leave the step out on the device itself.
+            self.optimizer.found_inf = unusable  # type: ignore[attr-defined]
+            self.optimizer.step()
+            self.step += 1
+            self._average()
+            self._reports.put(self.step, torch.stack((loss.detach(), unusable)))
+        return self._heard(self._reports.arrived())
+
+    def wait(self) -> list[tuple[int, float | None]]:
+        """Wait for the numbers of all steps made, and return those not returned yet."""
+        return self._heard(self._reports.arrived(wait=True))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training must go back: no finite step for a while, or a loss that has left its course."""
+        if self.bad_steps >= BAD_STEPS_IN_A_ROW:
+            return True
+        limit = max(_DIVERGED * self.best_running_loss, self.best_running_loss + _MARGIN)
+        return self.losses_seen > _SETTLED and self.running_loss > limit
+
+    @property
+    def healthy(self) -> bool:
+        """Whether this state is worth going back to: the loss is not far above its best."""
+        return self.bad_steps == 0 and (
+            self.losses_seen <= _SETTLED or self.running_loss < self.best_running_loss + 0.5 * _MARGIN
+        )
+
+    def go_back(self, run: RunFolder) -> str:
+        """Return to the last checkpoint with half the learning rate; tell so in words.
 
         Raises
         ------
         TrainingError
-            After three such steps in a row.
+            If there is no checkpoint, or it has been tried too often.
         """
-        images, target = batch
-        # Dropout draws from torch's own state: set from the step, so that a resumed training draws the same.
-        torch.manual_seed((self.plan.seed << 32) + self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(progress)
-        self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with mixed_precision(self.device):
-            outputs = self.network(images)
-        loss = self.loss(outputs, target)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip_norm)
-        self.step += 1
-        if not torch.isfinite(loss + norm):
-            self._leave_out()
-            return None
-        self.optimizer.step()
-        self.bad_steps = 0
-        value = float(loss.detach())
-        self.epoch_losses.append(value)
-        return value
-
-    def _leave_out(self) -> None:
-        self.bad_steps += 1
-        if self.bad_steps >= BAD_STEPS_IN_A_ROW:
+        step, why = self.step, "left its course" if self.bad_steps < BAD_STEPS_IN_A_ROW else "is no finite number"
+        rollbacks, factor = self.rollbacks + 1, self.rate_factor / 2
+        if not run.checkpoint.is_file() or rollbacks > MOST_ROLLBACKS:
             raise TrainingError(
-                f"The loss is no longer a finite number since step {self.step - self.bad_steps}. The model before that "
-                "is kept. Lower the learning rate, or check the images for broken voxels, and start again."
+                f"The loss {why} since about step {step - self.bad_steps}. The last good model is kept. "
+                "Lower the learning rate, or check the images for broken voxels, and start again."
             )
+        self.load(run)
+        self.rollbacks, self.rate_factor = rollbacks, factor
+        return (
+            f"The loss {why} at step {step}: back to step {self.step}, from here with "
+            f"{self.rate_factor:g} times the planned learning rate."
+        )
 
     def learning_rate(self, progress: float) -> float:
         """The learning rate at a part of the training, from 0 to 1."""
         plan = self.plan
-        rate = plan.learning_rate
+        rate = plan.learning_rate * self.rate_factor
         if plan.schedule == "poly":
             rate *= max(0.0, 1 - progress) ** 0.9
         elif plan.schedule == "cosine":
@@ -109,51 +178,146 @@ class Learner:
             rate *= (self.step + 1) / plan.warmup_steps
         return rate
 
+    def scored(self, mean_dice: float) -> bool:
+        """Take in a validation; tell whether this is the best model so far, by the smoothed mean Dice.
+
+        A handful of validation cases makes a noisy score; the single best of many would be chosen by luck.
+        """
+        first = self.smoothed_dice < 0
+        self.smoothed_dice = mean_dice if first else self.smoothed_dice + _NEWEST * (mean_dice - self.smoothed_dice)
+        self.validated_step = self.step
+        best = self.smoothed_dice > self.best_smoothed_dice
+        self.validations_since_best = 0 if best else self.validations_since_best + 1
+        if best:
+            self.best_dice, self.best_smoothed_dice = mean_dice, self.smoothed_dice
+        return best
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the training is to stop early: no better model for as many validations as the plan allows."""
+        return self.plan.patience is not None and self.validations_since_best >= self.plan.patience
+
     def model(self, history: Mapping[str, Any]) -> Model:
         """Return the weights as they are now, as a model."""
-        return Model(self.plan, self.network.state_dict(), history)
+        return Model(self.plan, self.judged.state_dict(), history)
 
     def save(self, run: RunFolder) -> None:
         """Write everything that resuming needs, whole or not at all."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.averaged is not None:
+            tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.state_dict().items()}
         state = self.optimizer.state_dict()
         for index, values in state["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        facts = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "bad_steps": self.bad_steps,
-            "validated_step": self.validated_step,
-            "best_dice": self.best_dice,
-            "elapsed_s": self.elapsed_s,
-            "epoch_losses": self.epoch_losses,
-        }
-        write_tensors(run.checkpoint, tensors, "checkpoint", facts)
+            # SGD has no momentum yet before its first step.
+            present = {name: value for name, value in values.items() if value is not None}
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in present.items()}
+        write_tensors(run.checkpoint, tensors, "checkpoint", {name: getattr(self, name) for name in _KEPT})
 
     def load(self, run: RunFolder) -> None:
         """Go back to the state that `save` wrote; raises `ModelError` when the file is damaged."""
         tensors, facts, _ = read_tensors(run.checkpoint, "checkpoint")
+        self._reports.forget()
         self.network.load_state_dict(_under("network.", tensors))
+        if self.averaged is not None:
+            self.averaged.load_state_dict(_under("averaged.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.epoch, self.bad_steps = int(facts["step"]), int(facts["epoch"]), int(facts["bad_steps"])
-        self.validated_step = int(facts["validated_step"])
-        self.best_dice, self.elapsed_s = float(facts["best_dice"]), float(facts["elapsed_s"])
-        self.epoch_losses = [float(loss) for loss in facts["epoch_losses"]]
+        for name in _KEPT:
+            setattr(self, name, facts.get(name, getattr(self, name)))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is None:
+            return
+        # In the beginning the average forgets faster, or it would drag the random weights along.
+        decay = min(self.plan.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
+        for mean, newest in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+            mean.copy_(newest)
+
+    def _heard(self, reports: Iterator[tuple[int, float, bool]]) -> list[tuple[int, float | None]]:
+        heard: list[tuple[int, float | None]] = []
+        for step, loss, unusable in reports:
+            heard.append((step, None if unusable else loss))
+            if unusable:
+                self.bad_steps += 1
+                continue
+            self.bad_steps = 0
+            self.epoch_losses.append(loss)
+            self.losses_seen += 1
+            # A mean over all at first, then one that follows.
+            follow = max(_FOLLOW, 1 / self.losses_seen)
+            self.running_loss = loss if follow == 1 else self.running_loss + follow * (loss - self.running_loss)
+            if self.losses_seen > _SETTLED:
+                self.best_running_loss = min(self.best_running_loss, self.running_loss)
+        return heard
 
 
-def _optimizer(network: torch.nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    # Norms and biases are left out of the decay: pulling them to zero only shrinks the signal.
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
+#: The numbers of a `Learner` that a checkpoint holds.
+_KEPT = (
+    "step", "epoch", "bad_steps", "rollbacks", "validated_step", "validations_since_best", "best_dice",
+    "smoothed_dice", "best_smoothed_dice", "elapsed_s", "rate_factor", "running_loss", "best_running_loss",
+    "losses_seen", "epoch_losses",
+)  # fmt: skip
+
+
+class _Reports:
+    """Loss and fitness of each step on their way from the device, read when they have arrived."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._later = device.type == "cuda"
+        self._waiting: deque[tuple[int, Tensor, Any]] = deque()
+
+    def put(self, step: int, values: Tensor) -> None:
+        """Send the values of a step: (loss, 1 if it was left out)."""
+        event = None
+        if self._later:
+            on_host = torch.empty(values.shape, pin_memory=True)
+            values = on_host.copy_(values, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+        self._waiting.append((step, values, event))
+
+    def arrived(self, wait: bool = False) -> Iterator[tuple[int, float, bool]]:
+        """Yield step, loss, and whether it was left out, of what has arrived, oldest first."""
+        while self._waiting:
+            step, values, event = self._waiting[0]
+            if event is not None:
+                if wait or len(self._waiting) > _AHEAD:
+                    event.synchronize()
+                elif not event.query():
+                    return
+            self._waiting.popleft()
+            loss, unusable = values.tolist()
+            yield step, loss, bool(unusable)
+
+    def forget(self) -> None:
+        """Drop what is on its way."""
+        self._waiting.clear()
+
+
+def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    groups = []
+    named = list(network.named_parameters())
+    for encoder in (True, False):
+        factor = plan.encoder_rate if encoder else 1.0
+        part = [p for name, p in named if in_encoder(plan.network.name, name) == encoder]
+        if factor == 0:
+            for parameter in part:
+                parameter.requires_grad_(False)
+            continue
+        # Norms and biases are left out of the decay: pulling them to zero only shrinks the signal.
+        for many, decay in ((True, plan.weight_decay), (False, 0.0)):
+            if chosen := [p for p in part if (p.ndim > 1) == many]:
+                groups.append({"params": chosen, "weight_decay": decay, "factor": factor})
     if plan.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.momentum > 0)
+        nesterov = plan.momentum > 0
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=nesterov, fused=True)
     kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=plan.learning_rate)
+    return kind(groups, lr=plan.learning_rate, fused=True)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

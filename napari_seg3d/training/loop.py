@@ -8,36 +8,36 @@ and the learning rate follow the clock.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..cases.case import Case, CaseFiles
-from ..comparison.overlap import overlap
-from ..errors import DatasetError
+from ..errors import DatasetError, TrainingError
 from ..events import EpochDone, Event, Finished, Progress, Saved, Step, Validated, Warned, job
-from ..model.checkpoint import MODEL_FILE, Model, load_model, save_model
-from ..model.device import choose_device, device_name, memory_mb
+from ..model.checkpoint import Model, load_model
+from ..model.device import choose_device, device_name, is_out_of_memory, memory_mb
 from ..model.plan import Plan
-from ..model.prepare import restore
-from ..prediction.window import predict_windows
-from ..volumes.files import read_label_map, write_label_map
-from ..volumes.volume import LabelMap
-from .batches import batches
+from ..model.planner import smaller
+from .batches import Supply
+from .cache import PreparedCache, StoredCase
+from .clock import Clock
 from .learner import Learner
-from .patches import PreparedCases, StoredCase, labelled
-from .run import LAST, RunFacts, RunFolder, now, versions
+from .patches import Pool, labelled
+from .ranks import Ranks, joined, ranks_here
+from .run import RunFacts, RunFolder, now, versions
+from .validation import save_newest, validate
 
-#: Under a time budget validation gets at most this part of the time, apart from the last one.
-VALIDATION_SHARE = 0.12
 #: Seconds between two checkpoints within a long round.
 CHECKPOINT_EVERY_S = 120.0
+#: Learning rate of a run that is gone on with, as a part of the planned one: what it knows shall stay.
+RATE_OF_GOING_ON = 1 / 3
 
 Source = Case | CaseFiles
 
@@ -50,11 +50,15 @@ def train(
     *,
     validation: Sequence[Source] = (),
     start: Path | None = None,
+    older: Sequence[Source] = (),
     device: str = "auto",
     threads: int | None = None,
     dataset: str = "",
+    older_dataset: str = "",
 ) -> Iterator[Event]:
     """Train a network.
+
+    Under ``torchrun`` all its processes train this one model together; the first of them writes.
 
     Parameters
     ----------
@@ -66,11 +70,13 @@ def train(
         The run folder to make; must not exist or be empty.
     start : Path, optional
         Run folder or model file whose weights are taken over (fine-tuning).
+    older : sequence of Case or CaseFiles
+        Cases that the start model was trained on: a share of the patches is cut from them, so that it does not forget.
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
     threads : int, optional
         Threads on the CPU; by default torch's choice.
-    dataset : str
+    dataset, older_dataset : str
         Where the cases come from, for the record.
 
     Yields
@@ -82,8 +88,11 @@ def train(
     chosen = _computing_device(device, threads)
     training = list(labelled(cases))
     validation = [] if not validation else list(labelled(validation))
-    if overlap := {c.id for c in training} & {c.id for c in validation}:
-        raise DatasetError(f"The cases {', '.join(sorted(overlap))} are in both training and validation; choose one.")
+    older = [] if not older else list(labelled(older))
+    for first, second, what in ((training, validation, "training and validation"), (validation, older, "validation and "
+                                "older cases"), (training, older, "training and older cases")):  # fmt: skip
+        if both := {c.id for c in first} & {c.id for c in second}:
+            raise DatasetError(f"The cases {', '.join(sorted(both))} are in both {what}; choose one.")
     model = None if start is None else load_model(start)
     facts = RunFacts(
         dataset=dataset,
@@ -95,23 +104,44 @@ def train(
         threads=torch.get_num_threads(),
         start_model=None if model is None else model.sha256,
         versions=versions(),
+        older_dataset=older_dataset,
+        older_ids=tuple(c.id for c in older),
     )
-    run = RunFolder.create(Path(output), plan, facts)
-    yield from _recorded(run, _learn(run, plan, training, validation, chosen, model, began, resuming=False))
+    with joined(chosen, plan.batch_size) as ranks:
+        output = Path(output)
+        run = RunFolder.create(output, plan, facts) if ranks.first else RunFolder(output)
+        ranks.wait()
+        task = _Task(run, plan, training, validation, older, chosen, ranks, began, facts, start=model)
+        yield from _recorded(task, _learn(task))
 
 
 @job
 def resume(
-    output: Path, cases: Sequence[Source], *, device: str = "auto", threads: int | None = None
+    output: Path,
+    cases: Sequence[Source],
+    *,
+    older: Sequence[Source] = (),
+    more_s: float | None = None,
+    more_epochs: int | None = None,
+    add: Sequence[str] = (),
+    device: str = "auto",
+    threads: int | None = None,
 ) -> Iterator[Event]:
-    """Go on with a training that was stopped, killed or failed.
+    """Go on with a training: one that was stopped, killed or failed, or a finished one that gets more time or cases.
 
     Parameters
     ----------
     output : Path
         Its run folder.
     cases : sequence of Case or CaseFiles
-        The dataset; the run's own cases are picked by their ids.
+        The dataset; the run's own cases are picked by their ids. Truths that were corrected since are learned anew.
+    older : sequence of Case or CaseFiles
+        The older dataset, if the run mixes one in.
+    more_s, more_epochs : float, int, optional
+        Time or rounds to add to the plan's; the one that the plan counts. The learning rate starts at a third of the
+        planned one and falls again.
+    add : sequence of str
+        Ids of cases to learn from besides the run's own.
 
     Yields
     ------
@@ -122,21 +152,51 @@ def resume(
     run = RunFolder.open(Path(output))
     plan, facts = run.plan, run.facts()
     chosen = _computing_device(device, threads or facts.threads)
-    by_id = {case.id: case for case in cases}
-    if missing := [name for name in (*facts.train_ids, *facts.validation_ids) if name not in by_id]:
-        raise DatasetError(
-            f"The run was made with cases that are not in this dataset: {', '.join(missing[:5])}. Open the right one."
-        )
-    training, validation = [by_id[i] for i in facts.train_ids], [by_id[i] for i in facts.validation_ids]
-    run.write_facts(replace(facts, state="running", device=device_name(chosen), threads=torch.get_num_threads()))
-    yield from _recorded(run, _learn(run, plan, training, validation, chosen, None, began, resuming=True))
+    if more_s or more_epochs or add:
+        plan, facts = _gone_on(run, plan, facts, cases, more_s, more_epochs, add)
+    training = _picked(facts.train_ids, cases, "")
+    validation = _picked(facts.validation_ids, cases, "")
+    mixed_in = _picked(facts.older_ids, older, "older ")
+    facts = replace(facts, state="running", device=device_name(chosen), threads=torch.get_num_threads())
+    with joined(chosen, plan.batch_size) as ranks:
+        task = _Task(run, plan, training, validation, mixed_in, chosen, ranks, began, facts, resuming=True)
+        yield from _recorded(task, _learn(task))
 
 
-def _recorded(run: RunFolder, events: Generator[Event, None, None]) -> Iterator[Event]:
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What one session of a training works on."""
+
+    run: RunFolder
+    plan: Plan
+    training: Sequence[Source]
+    validation: Sequence[Source]
+    older: Sequence[Source]
+    device: torch.device
+    ranks: Ranks
+    began: float
+    facts: RunFacts
+    start: Model | None = None
+    resuming: bool = False
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All cases: to learn from, to mix in, to judge by."""
+        return (*self.training, *self.older, *self.validation)
+
+
+def _recorded(task: _Task, events: Generator[Event, None, None]) -> Iterator[Event]:
     """Pass events on, keep those that tell a run's story, and leave its state in `run.json`."""
-    state = "stopped"
-    try:
-        with run.locked():
+    if not task.ranks.first:
+        with closing(events):
+            yield from events
+        return
+    run, state = task.run, "stopped"
+    with run.locked():
+        try:
+            if task.resuming:
+                run.write_plan(task.plan)
+                run.write_facts(task.facts)
             for event in events:
                 if isinstance(event, EpochDone | Validated | Warned):
                     run.record(event)
@@ -145,95 +205,164 @@ def _recorded(run: RunFolder, events: Generator[Event, None, None]) -> Iterator[
                 if isinstance(event, Finished):
                     state = "finished"
                 yield event
-    except Exception:
-        state = "failed"
-        raise
-    finally:
-        # Closing the inner generator first lets it save before the state is written.
-        events.close()
-        run.write_facts(replace(run.facts(), state=state))
+        except Exception:
+            state = "failed"
+            raise
+        finally:
+            # Closing the inner generator first lets it save before the state is written.
+            events.close()
+            run.write_facts(replace(run.facts(), state=state))
 
 
-def _learn(
-    run: RunFolder,
-    plan: Plan,
-    training: Sequence[Source],
-    validation: Sequence[Source],
-    device: torch.device,
-    start: Model | None,
-    began: float,
-    resuming: bool,
-) -> Generator[Event, None, None]:
-    store = PreparedCases(run.folder / "prepared")
-    learner = Learner(plan, device)
-    clock = _Clock(plan, began)
+def _learn(task: _Task) -> Generator[Event, None, None]:
+    run, plan, device = task.run, task.plan, task.device
+    learner = Learner(plan, device, task.ranks)
+    clock = Clock(plan, task.began, task.facts.leg_step, task.facts.leg_s)
     whole = False  # whether the learner is between two steps, where its state may be saved
     try:
-        if start is not None:
-            for note in learner.start_from(start):
+        if task.start is not None:
+            for note in learner.start_from(task.start):
                 yield Warned(f"Fine-tuning: {note}.")
-        if resuming and run.checkpoint.is_file():
+        elif task.resuming and run.checkpoint.is_file():
             learner.load(run)
             clock.before_s = learner.elapsed_s
-        cases: list[StoredCase] = []
-        judged: list[StoredCase] = []
-        total = len(training) + len(validation)
-        for number, source in enumerate((*training, *validation)):
-            yield Progress("Preparing cases", number, total, clock.rest(number, total))
-            (cases if number < len(training) else judged).append(store.add(source, plan))
-        yield Progress("Preparing cases", total, total, 0.0)
+            if learner.step == task.facts.leg_step:
+                learner.validations_since_best = 0
+        stored = yield from _prepared(task, clock)
+        split = len(task.training), len(task.training) + len(task.older)
+        pool = Pool(stored[: split[0]], stored[split[0] : split[1]])
+        judged = stored[split[1] :]
         if not judged:
             yield Warned("There are no validation cases: the newest model is kept, and no Dice is known.")
         whole = True
         if learner.step:  # a stop may have come between the last step of a round and its validation
             yield from _end_of_round(run, learner, judged, clock)
         saved_at = time.monotonic()
-        with closing(batches(cases, plan, learner.step, device)) as supply:
-            while not clock.over(learner):
-                progress = clock.progress(learner)
-                whole = False
-                loss = learner.learn(next(supply), progress)
-                whole = True
-                learner.elapsed_s = clock.elapsed_s
-                rate, left = learner.learning_rate(progress), clock.seconds_left(learner)
-                if loss is None:
-                    yield Warned(f"Step {learner.step} was left out: its loss was not a finite number.")
-                else:
-                    yield Step(learner.step, learner.epoch, loss, rate, clock.elapsed_s, left, memory_mb(device))
-                yield from _end_of_round(run, learner, judged, clock)
-                if learner.step % plan.steps_per_epoch == 0 or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
-                    learner.save(run)
-                    saved_at = time.monotonic()
-                    yield Saved(run.checkpoint, "checkpoint")
+        finished = False
+        while not finished:
+            # Once through, unless a full memory asks for smaller patches or the loss for going back.
+            with closing(_supply(pool, learner).batches(learner.step)) as supply:
+                while True:
+                    progress, over = task.ranks.told(clock.progress(learner), clock.over(learner))
+                    finished = bool(over) or learner.out_of_patience
+                    if finished:
+                        break
+                    whole = False
+                    steps = _one_step(learner, supply, progress)
+                    whole = True
+                    if steps is None:
+                        yield Warned(_shrink(run, learner, clock))
+                        break
+                    learner.elapsed_s = clock.elapsed_s
+                    yield from _steps(learner, steps, progress, clock)
+                    if learner.diverged:
+                        yield Warned(learner.go_back(run))
+                        break
+                    round_is_over = learner.step % plan.steps_per_epoch == 0
+                    yield from _end_of_round(run, learner, judged, clock)
+                    if round_is_over or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                        saved_at = time.monotonic()
+                        if learner.healthy and task.ranks.first:
+                            learner.save(run)
+                            yield Saved(run.checkpoint, "checkpoint")
+        yield from _steps(learner, learner.wait(), clock.progress(learner), clock)
         if learner.epoch_losses:
             yield _round(learner, clock)
         if judged and learner.validated_step != learner.step:
-            yield from _validate(run, learner, judged, clock)
-        yield from _save_last(run, learner)
-        learner.save(run)
+            yield from validate(run, learner, judged, clock)
+        learner.elapsed_s = clock.elapsed_s
+        yield from save_newest(run, learner)
+        if task.ranks.first:
+            learner.save(run)
         whole = False
         yield Finished(run.folder, _summary(learner), clock.elapsed_s)
     finally:
         # A stop arrives here too, as GeneratorExit at one of the yields.
-        if whole and learner.step:
+        if whole and learner.step and task.ranks.first:
+            learner.wait()
             learner.save(run)
-            for _ in _save_last(run, learner):
+            for _ in save_newest(run, learner):
                 pass
-        store.remove()
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _end_of_round(run: RunFolder, learner: Learner, judged: Sequence[StoredCase], clock: _Clock) -> Iterator[Event]:
+def _prepared(task: _Task, clock: Clock) -> Generator[Event, None, list[StoredCase]]:
+    """Prepare all cases, or find them prepared; with several ranks each makes its share first."""
+    cache, ranks, sources = PreparedCache(), task.ranks, task.sources
+    if ranks.size > 1:
+        for source in sources[ranks.rank :: ranks.size]:
+            cache.case(source, task.plan)
+        ranks.wait()
+    stored = []
+    for number, source in enumerate(sources):
+        yield Progress("Preparing cases", number, len(sources), clock.rest(number, len(sources)))
+        stored.append(cache.case(source, task.plan))
+    yield Progress("Preparing cases", len(sources), len(sources), 0.0)
+    if ranks.first:
+        cache.trim()
+    return stored
+
+
+def _supply(pool: Pool, learner: Learner) -> Supply:
+    return Supply(pool, learner.plan, learner.device, rank=learner.ranks.rank, ranks=learner.ranks.size)
+
+
+def _one_step(
+    learner: Learner, supply: Iterator[tuple[torch.Tensor, torch.Tensor]], progress: float
+) -> list[tuple[int, float | None]] | None:
+    """Make a step; None when the device's memory was too small for it."""
+    try:
+        return learner.learn(next(supply), progress)
+    except (MemoryError, RuntimeError) as error:
+        if learner.ranks.size > 1 or not is_out_of_memory(error):
+            raise
+    # Only here, behind the except block, is nothing of the failed step held any more.
+    return None
+
+
+def _shrink(run: RunFolder, learner: Learner, clock: Clock) -> str:
+    """Go on with a smaller batch or patch; tell in words."""
+    plan = smaller(learner.plan)
+    if plan is None:
+        raise TrainingError(
+            "The memory is too small for this network, even with one small patch at a time. Close other programs, or "
+            "choose a network with fewer feature maps."
+        )
+    before = learner.plan
+    learner.change_plan(plan)
+    clock.plan = plan
+    run.write_plan(plan)
+    gc.collect()
+    if learner.device.type == "cuda":
+        torch.cuda.empty_cache()
+    patches = [f"{p.batch_size} patches of {' × '.join(map(str, p.patch_voxels))}" for p in (before, plan)]
+    return f"The memory is full: going on with {patches[1]} voxels a step instead of {patches[0]}."
+
+
+def _steps(
+    learner: Learner, steps: Sequence[tuple[int, float | None]], progress: float, clock: Clock
+) -> Iterator[Event]:
+    rate, left = learner.learning_rate(progress), clock.seconds_left(learner)
+    for step, loss in steps:
+        if loss is None:
+            yield Warned(f"Step {step} was left out: its loss was not a finite number.")
+        else:
+            yield Step(step, learner.epoch, loss, rate, clock.elapsed_s, left, memory_mb(learner.device))
+
+
+def _end_of_round(run: RunFolder, learner: Learner, judged: Sequence[StoredCase], clock: Clock) -> Iterator[Event]:
     if learner.step % learner.plan.steps_per_epoch:
         return
+    yield from _steps(learner, learner.wait(), clock.progress(learner), clock)
     if learner.epoch_losses:
         yield _round(learner, clock)
-    if judged and clock.time_to_validate(learner):
-        yield from _validate(run, learner, judged, clock)
+    (due,) = learner.ranks.told(clock.time_to_validate(learner))
+    if judged and due:
+        yield from validate(run, learner, judged, clock)
 
 
-def _round(learner: Learner, clock: _Clock) -> EpochDone:
+def _round(learner: Learner, clock: Clock) -> EpochDone:
     loss = float(np.mean(learner.epoch_losses)) if learner.epoch_losses else float("nan")
     learner.epoch_losses = []
     learner.epoch += 1
@@ -248,146 +377,62 @@ def _round(learner: Learner, clock: _Clock) -> EpochDone:
     )
 
 
-def _validate(run: RunFolder, learner: Learner, cases: Sequence[StoredCase], clock: _Clock) -> Iterator[Event]:
-    """Predict whole cases on their own grids, score them, and keep the model when it is the best so far."""
-    plan, began = learner.plan, time.monotonic()
-    by_case: dict[str, dict[str, float]] = {}
-    learner.network.eval()
-    for number, case in enumerate(cases):
-        image = torch.from_numpy(np.asarray(case.image, dtype=np.float32))
-        windows = predict_windows(learner.network, image, plan.patch_voxels, plan.window_overlap, learner.device)
-        for done, total, logits in windows:
-            yield Progress("Validating", number + done / total, len(cases))
-            if logits is not None:
-                predicted = restore(logits, case.grid, plan)
-        truth = _truth_of(case.source)
-        by_case[case.id] = {score.name: score.dice for score in overlap(predicted, truth.data, plan.scored)}
-        _keep_prediction(run, case, predicted, truth)
-    dice = {name: float(np.mean([scores[name] for scores in by_case.values()])) for name in plan.output_names}
-    mean = float(np.mean(list(dice.values())))
-    best = mean > learner.best_dice
-    if best:
-        learner.best_dice = mean
-        save_model(run.folder / MODEL_FILE, learner.model(_history(learner, dice)))
-    learner.validated_step = learner.step
-    clock.validation_took(time.monotonic() - began)
-    yield Validated(learner.epoch, learner.step, dice, mean, by_case, best, clock.elapsed_s)
-    if best:
-        yield Saved(run.folder / MODEL_FILE, "model")
+def _gone_on(
+    run: RunFolder,
+    plan: Plan,
+    facts: RunFacts,
+    cases: Sequence[Source],
+    more_s: float | None,
+    more_epochs: int | None,
+    add: Sequence[str],
+) -> tuple[Plan, RunFacts]:
+    """Return plan and facts of a run that gets more time or cases: a new leg of its schedule begins."""
+    if (more_s is None) == (more_epochs is None) or (plan.epochs is None) != (more_epochs is None):
+        unit = "a time budget" if plan.epochs is None else "a number of epochs"
+        raise TrainingError(f"This run counts {unit[2:]}: tell with {unit} how much longer it shall learn.")
+    known = {*facts.train_ids, *facts.validation_ids}
+    new = [name for name in dict.fromkeys(add) if name not in known]
+    list(labelled(_picked(tuple(new), cases, "new "))) if new else []
+    if not run.checkpoint.is_file():
+        raise TrainingError(f"The run in {run.folder} has no checkpoint to go on from. Start a new run.")
+    state = Learner(plan, torch.device("cpu"))
+    state.load(run)
+    rate = plan.learning_rate if facts.leg_step else plan.learning_rate * RATE_OF_GOING_ON
+    length: dict[str, object] = (
+        {"epochs": state.epoch + int(more_epochs or 0)}
+        if plan.epochs
+        else {"budget_s": state.elapsed_s + float(more_s or 0)}
+    )
+    facts = replace(facts, train_ids=(*facts.train_ids, *new), leg_step=state.step, leg_s=state.elapsed_s)
+    return plan.changed({**length, "learning_rate": rate, "warmup_steps": 0}), facts
 
 
-def _truth_of(source: Source) -> LabelMap:
-    truth = source.truth if isinstance(source, Case) else read_label_map(source.best_truth or "", source.table)
-    assert isinstance(truth, LabelMap)  # only labelled cases are validated
-    return truth
-
-
-def _keep_prediction(run: RunFolder, case: StoredCase, predicted: np.ndarray[Any, Any], truth: LabelMap) -> None:
-    folder = run.folder / "validation"
-    folder.mkdir(exist_ok=True)
-    label_map = LabelMap(predicted, case.grid.case, run.plan.label_table, case.id)
-    write_label_map(folder / f"{case.id}.nii.gz", label_map, overwrite=True, like=truth.source)
-
-
-def _save_last(run: RunFolder, learner: Learner) -> Iterator[Event]:
-    """Write the newest model; it is also the model to predict with as long as there is no validated one."""
-    model = learner.model(_history(learner, None))
-    save_model(run.folder / LAST, model)
-    yield Saved(run.folder / LAST, "newest model")
-    if learner.best_dice < 0:
-        save_model(run.folder / MODEL_FILE, model)
-        yield Saved(run.folder / MODEL_FILE, "model")
-
-
-def _history(learner: Learner, dice: dict[str, float] | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"epoch": learner.epoch, "step": learner.step, "elapsed_s": round(learner.elapsed_s, 1)}
-    return facts if dice is None else {**facts, "validation_dice": dice, "date": now()}
+def _picked(ids: Sequence[str], cases: Sequence[Source], what: str) -> list[Source]:
+    by_id = {case.id: case for case in cases}
+    if missing := [name for name in ids if name not in by_id]:
+        raise DatasetError(
+            f"The run was made with {what}cases that are not in this dataset: {', '.join(missing[:5])}. "
+            "Open the right one."
+        )
+    return [by_id[name] for name in ids]
 
 
 def _summary(learner: Learner) -> str:
     best = f", best mean Dice {learner.best_dice:.3f}" if learner.best_dice >= 0 else ""
-    return f"Trained {learner.step} steps in {learner.elapsed_s / 60:.1f} minutes{best}."
+    early = ", stopped early because no better model came" if learner.out_of_patience else ""
+    return f"Trained {learner.step} steps in {learner.elapsed_s / 60:.1f} minutes{best}{early}."
 
 
 def _computing_device(name: str, threads: int | None) -> torch.device:
+    _, size, local = ranks_here()
+    if size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{local}"
     device = choose_device(name)
     if threads is not None:
         torch.set_num_threads(threads)
     # Denormal numbers, which appear as activations die out, are some hundred times slower on a CPU.
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = device.type == "cuda"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
-
-
-@dataclass
-class _Clock:
-    """How far a training is: by steps when epochs are planned, by monotonic time when a budget is."""
-
-    plan: Plan
-    began: float
-    before_s: float = 0.0
-    validating_s: float = 0.0
-    longest_validation_s: float = 0.0
-    first_step: int | None = None
-    steps_began: float = 0.0
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds spent on this training, over all sessions."""
-        return self.before_s + time.monotonic() - self.began
-
-    @property
-    def total_steps(self) -> int | None:
-        """Steps of the whole training, or None under a budget."""
-        return None if self.plan.epochs is None else self.plan.epochs * self.plan.steps_per_epoch
-
-    def progress(self, learner: Learner) -> float:
-        """Part of the training that is over, from 0 to 1."""
-        if self.total_steps is not None:
-            return min(1.0, learner.step / self.total_steps)
-        return min(1.0, self.elapsed_s / self._usable_s())
-
-    def over(self, learner: Learner) -> bool:
-        """Whether the last step has been made."""
-        if self.first_step is None:
-            self.first_step, self.steps_began = learner.step, self.elapsed_s
-        if self.total_steps is not None:
-            return learner.step >= self.total_steps
-        return learner.step > 0 and self.elapsed_s + self._step_s(learner) > self._usable_s()
-
-    def seconds_left(self, learner: Learner) -> float | None:
-        """Seconds that the training will probably still take; None before anything is known."""
-        if self.total_steps is None:
-            return max(0.0, float(self.plan.budget_s or 0) - self.elapsed_s)
-        made = learner.step - (self.first_step or 0)
-        if made < 1:
-            return None
-        return (self.elapsed_s - self.steps_began) / made * (self.total_steps - learner.step)
-
-    def time_to_validate(self, learner: Learner) -> bool:
-        """Whether a validation is due: after each so many rounds, within its share of a time budget."""
-        if learner.step % self.plan.steps_per_epoch or learner.validated_step == learner.step:
-            return False
-        if self.total_steps is not None:
-            return learner.epoch % self.plan.validate_every == 0
-        share = (self.validating_s + self.longest_validation_s) / max(1.0, self.elapsed_s - self.before_s)
-        return learner.epoch % self.plan.validate_every == 0 and share < VALIDATION_SHARE
-
-    def validation_took(self, seconds: float) -> None:
-        """Remember what a validation cost."""
-        self.validating_s += seconds
-        self.longest_validation_s = max(self.longest_validation_s, seconds)
-
-    def rest(self, done: int, total: int) -> float | None:
-        """Seconds left of the preparation, from its pace so far."""
-        spent = time.monotonic() - self.began
-        return spent / done * (total - done) if done else None
-
-    def _usable_s(self) -> float:
-        # The last validation and the writing of the model belong into the budget.
-        budget = float(self.plan.budget_s or 0)
-        return max(0.5 * budget, budget - 1.1 * self.longest_validation_s - 1.0)
-
-    def _step_s(self, learner: Learner) -> float:
-        made = learner.step - (self.first_step or 0)
-        return (self.elapsed_s - self.steps_began) / made if made else 0.0

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from napari_seg3d.training.augment import Draw, augmented, draw_augmentation, margin_voxels
+from napari_seg3d.training.augment import Draw, draw_augmentation, margin_voxels, turned, varied
 
 OFF = {f"augmentation.{kind}_probability": 0.0 for kind in
-       ("rotation", "scale", "noise", "blur", "brightness", "shift", "contrast", "gamma")}  # fmt: skip
+       ("rotation", "scale", "noise", "blur", "brightness", "shift", "low_resolution", "contrast", "gamma")}  # fmt: skip
+
+
+def augmented(image, target, draw, patch):
+    """All of a draw, as a batch of one."""
+    if draw.matrix is not None:
+        image, target = (x[0] for x in turned(image[None], target[None], [draw], patch))
+    return varied(image, target, draw)
 
 
 def box_for(draw, patch, seed=0):
@@ -45,13 +52,13 @@ def test_the_same_step_draws_the_same_and_kinds_are_independent(tiny_plan):
 
 
 def test_draws_stay_in_their_ranges(tiny_plan):
-    plan = tiny_plan(**dict.fromkeys(OFF, 1.0), **{"augmentation.rotation_degrees": 10.0})
+    plan = tiny_plan(**dict.fromkeys(OFF, 1.0), **{"augmentation.rotation_degrees": 10.0, "augmentation.scale_range": 0.25})
     for step in range(200):
         draw = draw_augmentation(plan, step, 0)
         to_mm = np.diag(plan.spacing_mm)
         turn = to_mm @ draw.matrix @ np.linalg.inv(to_mm)
         scale = np.cbrt(np.linalg.det(turn))
-        assert 1 / 1.2001 <= scale <= 1.2001
+        assert 1 / 1.2501 <= scale <= 1.2501
         np.testing.assert_allclose(turn @ turn.T / scale**2, np.eye(3), atol=1e-9)  # a pure rotation in millimetres
         assert np.abs(draw.brightness - 1).max() <= 0.25
         assert 1 / 1.4001 <= draw.gamma.min() <= draw.gamma.max() <= 1.4001
@@ -109,3 +116,27 @@ def test_constant_patches_survive_every_kind():
     draw = Draw(noise=np.zeros(1), blur=np.ones(1), contrast=np.ones(1), gamma=np.ones(1) * 1.3)
     out, _ = augmented(torch.full((1, 6, 6, 6), 2.0), torch.zeros(6, 6, 6, dtype=torch.uint8), draw, (6, 6, 6))
     torch.testing.assert_close(out, torch.full((1, 6, 6, 6), 2.0))
+
+
+def test_low_resolution_takes_detail_and_leaves_what_is_coarse():
+    checks = (np.indices((12, 10, 8)).sum(0) % 2).astype(np.float32)
+    flat = np.indices((12, 10, 8))[0].astype(np.float32)
+    image = torch.from_numpy(np.stack((checks, flat)))
+    out, _ = augmented(image, torch.zeros(12, 10, 8, dtype=torch.uint8), Draw(low_resolution=0.5), (12, 10, 8))
+    assert out.shape == image.shape
+    assert out[0].std() < 0.8 * image[0].std()
+    assert (out[1] - image[1]).abs().max() <= 1.0
+
+
+def test_patches_are_turned_together_as_alone(tiny_plan):
+    patch = (9, 8, 6)
+    draws = [draw_augmentation(tiny_plan(**dict.fromkeys(OFF, 1.0)), step, 0) for step in range(3)]
+    size = tuple(max(n) for n in zip(*(margin_voxels(draw, patch) for draw in draws), strict=True))
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand((3, 2, *size), generator=generator)
+    targets = (images[:, 0] > 0.5).to(torch.uint8)
+    together, labels = turned(images, targets, draws, patch)
+    for i, draw in enumerate(draws):
+        alone, its_labels = turned(images[i : i + 1], targets[i : i + 1], [draw], patch)
+        torch.testing.assert_close(together[i], alone[0])
+        assert torch.equal(labels[i], its_labels[0])

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_seg3d.training.patches import PreparedCases, cut_out, draw_cut
+from napari_seg3d.training.cache import PreparedCache, cut_out
+from napari_seg3d.training.patches import Pool, draw_cut
 
 
 @pytest.fixture
 def stored(tmp_path, tiny_case, tiny_plan):
-    store = PreparedCases(tmp_path / "prepared")
-    yield [store.add(tiny_case(i), tiny_plan()) for i in range(5)]
-    store.remove()
-    assert not (tmp_path / "prepared").exists()
+    cache = PreparedCache(tmp_path / "cache")
+    return Pool([cache.case(tiny_case(i), tiny_plan()) for i in range(5)])
 
 
 def test_every_case_comes_up_once_a_lap(stored, tiny_plan):
@@ -38,7 +37,7 @@ def test_foreground_patches_hold_each_class_equally_often(stored, tiny_plan):
     found = []
     for step in range(300):
         cut = draw_cut(stored, plan, step, 0)
-        found.append(stored[cut.case].target[cut.centre])
+        found.append(stored[cut.case].target()[cut.centre])
     assert set(found) == {1, 2}
     assert 0.4 < np.mean(np.array(found) == 2) < 0.6
 
@@ -47,7 +46,7 @@ def test_patches_lie_inside_and_small_cases_in_the_middle(stored, tiny_plan):
     plan = tiny_plan(patch_voxels=(16, 32, 8), foreground_fraction=0.0)
     for step in range(50):
         cut = draw_cut(stored, plan, step, 0)
-        shape = stored[cut.case].image.shape[1:]
+        shape = stored[cut.case].shape
         for centre, size, whole in zip(cut.centre, plan.patch_voxels, shape, strict=True):
             if whole <= size:
                 assert centre == whole // 2
@@ -63,8 +62,3 @@ def test_cutting_beyond_the_border_gives_zeros():
     np.testing.assert_array_equal(whole[:, 1:3, 2:5, 3:7], array)
     assert not cut_out(array, (5, 0, 0), (2, 3, 4)).any()
     np.testing.assert_array_equal(cut_out(array, (1, 1, 1), (1, 2, 3)), array[:, 1:2, 1:3, 1:4])
-
-
-def test_memory_maps_not_copies(stored):
-    assert isinstance(stored[0].image, np.memmap)
-    assert stored[0].image.dtype == np.float16

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from re import Pattern, compile
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,14 @@ NETWORKS: Mapping[str, str] = MappingProxyType(
     }
 )
 _MODULES = {"unet": ".unet", "monai-unet": ".monai_unet", "unetr": ".unetr"}
+#: Which parameters belong to the encoder, by the start of their names.
+_ENCODERS: Mapping[str, Pattern[str]] = MappingProxyType(
+    {
+        "unet": compile(r"down\."),
+        "monai-unet": compile(r"model\.(1\.submodule\.)*(0|conv|residual)\."),
+        "unetr": compile(r"(vit|encoder\d)\."),
+    }
+)
 
 
 def network_names() -> tuple[str, ...]:
@@ -62,3 +71,14 @@ def parameter_count(plan: Plan) -> int:
 
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_network(plan).parameters())
+
+
+def in_encoder(network: str, parameter: str) -> bool:
+    """Tell whether a parameter, by its name in the module, belongs to the encoder of a network family.
+
+    Examples
+    --------
+    >>> in_encoder("unet", "down.0.0.weight"), in_encoder("unet", "heads.0.bias")
+    (True, False)
+    """
+    return _ENCODERS[network].match(parameter) is not None

@@ -1,0 +1,95 @@
+"""Validation: whole cases are predicted on their own grids, scored, and the best model is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..cases.case import Case
+from ..comparison.overlap import overlap
+from ..events import Event, Progress, Saved, Validated
+from ..model.checkpoint import MODEL_FILE, save_model
+from ..model.plan import Plan
+from ..model.prepare import restore, unknown_voxels
+from ..prediction.window import predict_windows
+from ..volumes.files import write_label_map
+from ..volumes.volume import LabelMap
+from .cache import StoredCase
+from .clock import Clock
+from .learner import Learner
+from .run import LAST, RunFolder, now
+
+Scores = dict[str, dict[str, float]]
+
+
+def validate(run: RunFolder, learner: Learner, cases: Sequence[StoredCase], clock: Clock) -> Iterator[Event]:
+    """Judge the model on whole cases, and keep it when it is the best so far.
+
+    With several ranks each predicts its share of the cases.
+    """
+    began = time.monotonic()
+    own: Scores = {}
+    ranks = learner.ranks
+    learner.judged.eval()
+    mine = cases[ranks.rank :: ranks.size]
+    for number, case in enumerate(mine):
+        yield from _score(run, learner, case, own, (number, len(mine)))
+    gathered = {name: scores for part in ranks.gathered(own) for name, scores in part.items()}
+    by_case = {case.id: gathered[case.id] for case in cases}
+    dice = {name: float(np.mean([scores[name] for scores in by_case.values()])) for name in learner.plan.output_names}
+    mean = float(np.mean(list(dice.values())))
+    best = learner.scored(mean)
+    if best and ranks.first:
+        save_model(run.folder / MODEL_FILE, learner.model(_history(learner, dice)))
+    clock.validation_took(time.monotonic() - began)
+    yield Validated(learner.epoch, learner.step, dice, mean, by_case, best, clock.elapsed_s)
+    if best:
+        yield Saved(run.folder / MODEL_FILE, "model")
+
+
+def save_newest(run: RunFolder, learner: Learner) -> Iterator[Event]:
+    """Write the newest model; it is also the model to predict with as long as there is no validated one."""
+    if not learner.ranks.first:
+        return
+    model = learner.model(_history(learner, None))
+    save_model(run.folder / LAST, model)
+    yield Saved(run.folder / LAST, "newest model")
+    if learner.best_dice < 0:
+        save_model(run.folder / MODEL_FILE, model)
+        yield Saved(run.folder / MODEL_FILE, "model")
+
+
+def _score(
+    run: RunFolder, learner: Learner, stored: StoredCase, scores: Scores, place: tuple[int, int]
+) -> Iterator[Event]:
+    plan = learner.plan
+    image = torch.from_numpy(stored.image().astype(np.float32))
+    windows = predict_windows(learner.judged, image, plan.patch_voxels, plan.window_overlap, learner.device)
+    for done, total, logits in windows:
+        yield Progress("Validating", place[0] + done / total, place[1])
+        if logits is not None:
+            predicted = restore(logits, stored.grid, plan)
+    case = stored.source.load()
+    assert case.truth is not None  # only labelled cases are validated
+    scores[stored.id] = _dice(predicted, case, case.truth, plan)
+    folder = run.folder / "validation"
+    folder.mkdir(exist_ok=True)
+    label_map = LabelMap(predicted, stored.grid.case, plan.label_table, stored.id)
+    write_label_map(folder / f"{stored.id}.nii.gz", label_map, overwrite=True, like=case.truth.source)
+
+
+def _dice(predicted: NDArray[np.unsignedinteger], case: Case, truth: LabelMap, plan: Plan) -> dict[str, float]:
+    true: NDArray[Any] = truth.data
+    if (unknown := unknown_voxels(case, plan)) is not None:
+        predicted, true = np.where(unknown, 0, predicted), np.where(unknown, 0, true)
+    return {score.name: score.dice for score in overlap(predicted, true, plan.scored)}
+
+
+def _history(learner: Learner, dice: dict[str, float] | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"epoch": learner.epoch, "step": learner.step, "elapsed_s": round(learner.elapsed_s, 1)}
+    return facts if dice is None else {**facts, "validation_dice": dice, "date": now()}
