@@ -236,6 +236,41 @@ def test_three_cases_train_without_validation(dataset: Path, tmp_path: Path) -> 
     assert (len(split.train), len(split.validation)) == (3, 0)
 
 
+def test_folds_are_trained_one_after_the_other_and_judged_together(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, options = tmp_path / "cv", ["--epochs", "1", *SMALL]
+    train = ["train", str(dataset), "--output", str(folder)]
+    # One alone, as a cluster would do, then the rest.
+    one = ["train", str(dataset), "--output", str(folder / "fold2"), "--folds", "2", "--fold", "2", "--json"]
+    assert main([*one, *options]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    assert main([*train, "--folds", "2", *options]) == 1
+    assert "not empty" in said(capsys)
+    assert main([*train, "--folds", "2", "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split()[:4] == ["fold", "cases", "mean", "Dice"]
+    assert " ± " in out
+    stored = json.loads((folder / "cross_validation.json").read_text())
+    assert sorted(case["case_id"] for case in stored["judged"]) == [f"case0{i}" for i in range(5)]
+    facts = [json.loads((folder / f"fold{k}" / "run.json").read_text()) for k in (1, 2)]
+    assert [fact["fold"] for fact in facts] == [1, 2]
+    assert (folder / "fold1" / facts[0]["dataset"]).resolve() == dataset.resolve()
+    assert main([*train, "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean_dice"]["n"] == 5
+    assert main([*train, "--folds", "3", "--resume"]) == 1
+    assert "has 2 folds" in said(capsys)
+    assert main([*train, "--fold", "1", *options]) == 1
+    assert "--folds how many" in said(capsys)
+
+
+def test_the_test_cases_of_a_split_are_in_no_fold(dataset: Path, split: Path, tmp_path: Path) -> None:
+    options = ["--folds", "4", "--split", str(split), "--epochs", "1", "--set=steps_per_epoch=1", *SMALL[:-1]]
+    assert main(["train", str(dataset), "--output", str(tmp_path / "cv"), *options]) == 0
+    stored = json.loads((tmp_path / "cv" / "cross_validation.json").read_text())
+    assert sorted(case["case_id"] for case in stored["judged"]) == ["case00", "case01", "case02", "case03"]
+
+
 def test_a_full_folder_is_not_trained_into(dataset: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "model.safetensors").read_bytes()
     assert main(["train", str(dataset), "--output", str(run), "--epochs", "1"]) == 1

@@ -175,6 +175,14 @@ def _add_train(commands: Any) -> None:
     _add_dataset(command)
     command.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     command.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    command.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="cross-validate: train N models into RUN/fold1 …, each judged by the cases it did not learn from; a "
+        "--budget or --epochs is for each fold",
+    )
+    command.add_argument("--fold", type=int, metavar="K", help="train only this one of the folds, from 1, into RUN")
     _add_plan_choices(command)
     _add_threads(command)
     _add_json(command)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
         checked = follow(check_cases(dataset), terminal).result
         problems += [problem for problem in checked if problem not in problems]
     if arguments.json:
-        _print_json(_dataset_as_json(dataset, headers, problems))
+        print_json(_dataset_as_json(dataset, headers, problems))
     else:
         print("\n".join(_dataset_in_lines(dataset, headers, problems)))
     return 0
@@ -147,12 +147,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     """``train``: a run folder with a model."""
     terminal = _terminal(arguments)
     output: Path = arguments.output
+    if arguments.fold and not arguments.folds:
+        raise PlanError("--fold names one of several folds. Say with --folds how many there are.")
     if not arguments.resume and output.is_dir() and any(path.name != ".lock" for path in output.iterdir()):
         raise FileError(f"The folder {output} is not empty. Go on with its run (--resume), or choose another folder.")
     try:
         return _resume(arguments, terminal) if arguments.resume else _train(arguments, terminal)
     except StoppedError:
-        if not (output / "run.json").is_file():
+        if not any((output / name).is_file() for name in ("run.json", "cross_validation.json")):
             raise StoppedError("interrupted before the training began.") from None
         corrections = f" --corrections {arguments.corrections}" if arguments.corrections else ""
         raise StoppedError(
@@ -167,6 +169,10 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     _check((*train, *validation), dataset, terminal)
     plan = _plan((*train, *validation), arguments, terminal)
     terminal.note("\n".join(plan.describe()))
+    if arguments.folds:
+        from .folds import train_in_folds
+
+        return train_in_folds(arguments, terminal, plan, dataset, (*train, *validation))
     terminal.note(f"Training on {len(train)} cases, validating on {len(validation)}.")
 
     from ..training.loop import train as training
@@ -180,11 +186,11 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
             start=arguments.start,
             device=arguments.device,
             threads=arguments.threads,
-            dataset=_relative(dataset.root, arguments.output),
+            dataset=relative(dataset.root, arguments.output),
         ),
         terminal,
     )
-    _print_run(arguments, finished.message, finished.seconds)
+    print_run(arguments, finished.message, finished.seconds)
     return 0
 
 
@@ -194,16 +200,20 @@ def _resume(arguments: argparse.Namespace, terminal: Terminal) -> int:
         option = {"start": "from", "changes": "set"}.get(given[0], given[0])
         raise PlanError(f"--resume goes on with the plan and the cases of the run. Leave out --{option}.")
     from ..training.loop import resume
+    from .folds import is_about_folds, resume_in_folds
 
     dataset = _open(arguments, terminal)
+    if is_about_folds(arguments):
+        return resume_in_folds(arguments, terminal, dataset)
     finished = follow(
         resume(arguments.output, dataset.cases, device=arguments.device, threads=arguments.threads), terminal
     )
-    _print_run(arguments, finished.message, finished.seconds)
+    print_run(arguments, finished.message, finished.seconds)
     return 0
 
 
-def _print_run(arguments: argparse.Namespace, message: str, seconds: float) -> None:
+def print_run(arguments: argparse.Namespace, message: str, seconds: float) -> None:
+    """Print how a training ended and where its run is."""
     from ..events import EpochDone, Validated
     from ..training.run import read_history
 
@@ -214,7 +224,7 @@ def _print_run(arguments: argparse.Namespace, message: str, seconds: float) -> N
     if not arguments.json:
         print(f"{message}\n{arguments.output}")
         return
-    _print_json(
+    print_json(
         {
             "run": str(arguments.output),
             "epochs": rounds[-1].epoch if rounds else 0,
@@ -255,7 +265,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
         raise StoppedError(f"interrupted; the cases that were done are in {arguments.output}.") from None
     paths: tuple[Path, ...] = finished.result
     if arguments.json:
-        _print_json({"predictions": [str(path) for path in paths], "seconds": round(finished.seconds, 1)})
+        print_json({"predictions": [str(path) for path in paths], "seconds": round(finished.seconds, 1)})
     else:
         print("\n".join(str(path) for path in paths))
         terminal.note(finished.message)
@@ -306,7 +316,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         follow(write_figures(arguments.figures, table, arguments.predictions, arguments.truth), terminal)
         terminal.note(f"The figures are in {arguments.figures}.")
     if arguments.json:
-        _print_json(as_json(table))
+        print_json(as_json(table))
     else:
         print(as_text(table))
     if table.failed:
@@ -359,7 +369,7 @@ def _print_choices(
     size = " × ".join(str(n) for n in sample.geometry.shape)
     where = f"the sample brain study ({len(sample.modalities)} modalities, {size} voxels)"
     if arguments.json:
-        _print_json({"for": where, "choices": entries})
+        print_json({"for": where, "choices": entries})
         return 0
     for entry in entries:
         patch = " × ".join(str(n) for n in entry["patch_voxels"])
@@ -458,7 +468,7 @@ def _shown(path: Path, root: Path) -> str:
     return root.name if inside == Path() else str(inside)
 
 
-def _relative(path: Path, start: Path) -> str:
+def relative(path: Path, start: Path) -> str:
     """A path as seen from a folder: records should not tell where somebody's home is."""
     try:
         return os.path.relpath(path, start)
@@ -471,7 +481,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + more
 
 
-def _print_json(content: dict[str, Any]) -> None:
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object."""
     print(json.dumps(content, indent=1, ensure_ascii=False))
 
 
@@ -507,7 +518,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         result = demo.with_time(result, "screenshots", time.monotonic() - began)
         demo.write_report(result, pictures)
     if arguments.json:
-        _print_json(demo.as_json(result))
+        print_json(demo.as_json(result))
     else:
         print(f"{demo.summary(result)}\n\n{result.seconds['total']:.0f} s in all. Report: {result.report}")
     if not headless:
