@@ -194,11 +194,15 @@ def _add_predict(commands: Any) -> None:
         "predict",
         "predict cases with a trained model, each on its own grid",
         "Several image files belong to one case if the model wants several modalities: name them in the model's order, "
-        "or so that their names tell the modality.",
+        "or so that their names tell the modality. The folder of a cross-validation stands for the models of its "
+        "folds, whose probabilities are averaged.",
     )
-    command.add_argument("model", type=Path, metavar="MODEL", help="run folder or model file")
+    command.add_argument("model", type=Path, metavar="MODEL", help="run folder, model file, or cross-validation")
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="case folder, dataset or image files")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where <case>.nii.gz is written")
+    command.add_argument(
+        "--ensemble", nargs="+", type=Path, default=[], metavar="MODEL", help="average with these models as well"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace predictions that are there already")
     command.add_argument("--cases", nargs="+", metavar="ID", help="only these cases of a dataset")
     command.add_argument("--split", type=Path, metavar="FILE", help="only the cases that this JSON file lists …")

@@ -238,18 +238,22 @@ def print_run(arguments: argparse.Namespace, message: str, seconds: float) -> No
 
 def run_predict(arguments: argparse.Namespace) -> int:
     """``predict``: a label file for every case."""
-    from ..model.checkpoint import load_model
+    from ..prediction.ensemble import Ensemble
     from ..prediction.predict import predict_many
     from .inputs import cases_to_predict
 
     terminal = _terminal(arguments)
-    model = load_model(arguments.model)
-    cases, problems = cases_to_predict(arguments.inputs, model.plan.modalities)
+    models = [arguments.model, *arguments.ensemble]
+    # Read here for what the models want, and to refuse those that do not belong together before any case is read.
+    ensemble = Ensemble.of(models)
+    if len(ensemble.members) > 1:
+        terminal.note(f"Mean of {len(ensemble.members)} models: {', '.join(m.name for m in ensemble.members)}.")
+    cases, problems = cases_to_predict(arguments.inputs, ensemble.plan.modalities)
     _tell(problems, arguments.inputs[0], terminal)
     cases = _picked(cases, arguments)
     events = predict_many(
         cases,
-        model,
+        models,
         arguments.output,
         overwrite=arguments.overwrite,
         device=arguments.device,

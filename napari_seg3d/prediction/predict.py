@@ -1,4 +1,4 @@
-"""A case and a model in, a label map on the case's own grid out."""
+"""A case and a model, or several, in; a label map on the case's own grid out."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..cases.case import Case, CaseFiles
 from ..errors import FileError, ModelError, Seg3dError
 from ..events import Event, Finished, Progress, Saved, Warned, job
-from ..model.checkpoint import Model, load_model
 from ..model.device import choose_device
 from ..model.plan import AXES, Plan
-from ..model.prepare import Grid, prepare, restore, restore_intensities
+from ..model.prepare import Grid, Prepared, check_modalities, prepare, restore, restore_intensities
 from ..volumes.atomic import write_text_whole
 from ..volumes.files import write_label_map, write_volume
 from ..volumes.volume import LabelMap, Volume
+from .ensemble import Ensemble, MeanOutputs, Models
 from .window import predict_windows
 
 #: Ranges of voxels along X, Y, Z of the case's stored array.
@@ -74,7 +74,7 @@ class Options:
 @job
 def predict(
     case: Case | CaseFiles,
-    model: Path | Model,
+    model: Models,
     *,
     device: str = "auto",
     threads: int | None = None,
@@ -89,8 +89,9 @@ def predict(
     ----------
     case : Case or CaseFiles
         With all modalities of the model.
-    model : Path or Model
-        Run folder, model file, or a model already read.
+    model : Path, Model, or a sequence of them
+        Run folder, model file, or a model already read. Of several, and of the folds in the folder of a
+        cross-validation, the mean of the probabilities decides (see `napari_seg3d.prediction.ensemble`).
     device, threads
         As in `napari_seg3d.training.loop.train`.
     mirrors, roi, probabilities, uncertainty
@@ -101,7 +102,7 @@ def predict(
     Event
         Progress window by window; at the end Finished with a `Prediction`, or Failed.
     """
-    predictor = _Predictor(model, device, threads)
+    predictor = _Predictor(Ensemble.of(model), device, threads)
     options = Options(mirrors, roi, probabilities, uncertainty)
     prediction = yield from predictor.predict(case, options)
     yield Finished(prediction, f"Predicted {prediction.case_id} in {prediction.seconds:.1f} s.", prediction.seconds)
@@ -110,7 +111,7 @@ def predict(
 @job
 def predict_many(
     cases: Sequence[Case | CaseFiles],
-    model: Path | Model,
+    model: Models,
     output: Path,
     *,
     overwrite: bool = False,
@@ -133,7 +134,8 @@ def predict_many(
         predicted.
     """
     began = time.monotonic()
-    predictor = _Predictor(model, device, threads)
+    ensemble = Ensemble.of(model)
+    predictor = _Predictor(ensemble, device, threads)
     options = Options(mirrors, roi, probabilities, uncertainty)
     output = Path(output)
     written: list[Path] = []
@@ -153,7 +155,7 @@ def predict_many(
                     left = spent / done * (len(cases) - done) if done else None
                     event = Progress(f"Predicting {case.id}", done, len(cases), left)
                 yield event
-            files = _write(inner.value, case, output, predictor.model, overwrite)
+            files = _write(inner.value, case, output, ensemble, overwrite)
         except Seg3dError as error:
             problems.append(str(error))
             yield Warned(f"{case.id} is left out: {error}")
@@ -179,50 +181,79 @@ class _Kept:
 
 
 class _Predictor:
-    """A model on a device, ready for one case after the other."""
+    """Models on a device, ready for one case after the other."""
 
-    def __init__(self, model: Path | Model, device: str, threads: int | None) -> None:
+    def __init__(self, ensemble: Ensemble, device: str, threads: int | None) -> None:
         self.device = choose_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
-        self.model = model if isinstance(model, Model) else load_model(model)
-        self.network = self.model.network(self.device)
+        self.ensemble = ensemble
+        self.plan = ensemble.plan
 
     def predict(self, source: Case | CaseFiles, options: Options) -> Generator[Event, None, Prediction]:
         """Predict one case; the generator's return value is the `Prediction`."""
         began = time.monotonic()
-        plan = self.model.plan
-        self.model.check_modalities(source.id, tuple(source.modalities))
+        check_modalities(source.id, tuple(source.modalities), self.plan)
         yield Progress("Preparing the case", 0, None)
         case = source.load()
-        prepared = prepare(case, plan)
+        prepared: tuple[Plan, Prepared] | None = None
+        mean = MeanOutputs(self.plan)
+        windowed = time.monotonic()
+        count = len(self.ensemble.members)
+        for number, (member, network) in enumerate(self.ensemble.networks(self.device)):
+            if prepared is None or prepared[0] != member:
+                prepared = member, prepare(case, member)
+            if number == 0:
+                windowed = time.monotonic()
+            logits: Tensor | None = None
+            for done, total, result in self._windows(network, member, prepared[1], options):
+                logits = result
+                yield _progress(number, count, done, total, time.monotonic() - windowed)
+            assert logits is not None  # the last window always brings them
+            mean.add(logits, prepared[1].grid, member)
+            # Nothing of this member may be in memory beside the next one.
+            del logits, network
+        return self._answer(case, *mean.logits(), options, began)
+
+    def _windows(
+        self, network: nn.Module, plan: Plan, prepared: Prepared, options: Options
+    ) -> Iterator[tuple[int, int, Tensor | None]]:
+        """Predict a prepared case with one network, only in the box if there is one."""
         region = None if options.roi is None else _on_network_grid(options.roi, prepared.grid)
         image = torch.from_numpy(prepared.image if region is None else prepared.image[(slice(None), *region)])
         mirrors = _mirror_axes(plan) if options.mirrors else ()
-        logits: Tensor | None = None
-        windowed = time.monotonic()
         for done, total, result in predict_windows(
-            self.network, image, plan.patch_voxels, plan.window_overlap, self.device, mirrors
+            network, image, plan.patch_voxels, plan.window_overlap, self.device, mirrors
         ):
-            logits = result
-            yield Progress("Predicting", done, total, (time.monotonic() - windowed) / done * (total - done))
-        assert logits is not None  # the last window always brings them
-        if region is not None:
-            logits = _embedded(logits, region, prepared.image.shape[1:], plan)
-        data = restore(logits, prepared.grid, plan)
+            if result is not None and region is not None:
+                result = _embedded(result, region, prepared.image.shape[1:], plan)
+            yield done, total, result
+
+    def _answer(self, case: Case, logits: Tensor, grid: Grid, options: Options, began: float) -> Prediction:
+        plan = self.plan
+        data = restore(logits, grid, plan)
         if options.roi is not None:
             inside = np.zeros(data.shape, bool)
             inside[options.roi] = True
             data[~inside] = 0
         first = next(iter(case.modalities.values()))
-        label_map = LabelMap(data, case.geometry, plan.label_table, case.id, first.source)
         return Prediction(
             case.id,
-            label_map,
-            _probabilities(logits, prepared.grid, plan) if options.probabilities else None,
-            _uncertainty(logits, prepared.grid, plan) if options.uncertainty else None,
+            LabelMap(data, case.geometry, plan.label_table, case.id, first.source),
+            _probabilities(logits, grid, plan) if options.probabilities else None,
+            _uncertainty(logits, grid, plan) if options.uncertainty else None,
             time.monotonic() - began,
         )
+
+
+def _progress(number: int, count: int, done: int, total: int, spent_s: float) -> Progress:
+    """Return how far the windows of one model are, or, of several, how many models are done."""
+    if count == 1:
+        return Progress("Predicting", done, total, spent_s / done * (total - done))
+    models = number + done / total
+    return Progress(
+        f"Predicting with model {number + 1} of {count}", models, count, spent_s / models * (count - models)
+    )
 
 
 def _mirror_axes(plan: Plan) -> tuple[int, ...]:
@@ -273,7 +304,9 @@ def _uncertainty(logits: Tensor, grid: Grid, plan: Plan) -> Volume:
     return Volume(restore_intensities(entropy, grid), grid.case, "uncertainty")
 
 
-def _write(prediction: Prediction, case: Case | CaseFiles, output: Path, model: Model, overwrite: bool) -> list[Path]:
+def _write(
+    prediction: Prediction, case: Case | CaseFiles, output: Path, ensemble: Ensemble, overwrite: bool
+) -> list[Path]:
     source = prediction.label_map.source
     files = [
         write_label_map(
@@ -297,8 +330,8 @@ def _write(prediction: Prediction, case: Case | CaseFiles, output: Path, model: 
         files.append(write_volume(path, prediction.uncertainty, overwrite=overwrite))
     sidecar = {
         "case": prediction.case_id,
-        "model": model.name,
-        "model_sha256": model.sha256,
+        "model": ensemble.name,
+        **_members(ensemble),
         "labels": {str(label.value): label.name for label in prediction.label_map.table},
         "inputs": _inputs(case),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -306,6 +339,11 @@ def _write(prediction: Prediction, case: Case | CaseFiles, output: Path, model: 
     }
     write_text_whole(output / f"{prediction.case_id}.json", json.dumps(sidecar, indent=1))
     return files
+
+
+def _members(ensemble: Ensemble) -> dict[str, object]:
+    members = [{"model": member.name, "model_sha256": member.sha256} for member in ensemble.members]
+    return {"model_sha256": members[0]["model_sha256"]} if len(members) == 1 else {"members": members}
 
 
 def _inputs(case: Case | CaseFiles) -> dict[str, str]:
