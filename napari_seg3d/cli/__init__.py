@@ -103,6 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_cache(commands)
     for name, what in (("recipes", "published systems and automatic planning"), ("networks", "network families")):
         command = _command(commands, name, f"list the {what} that can be chosen, with parameters and memory")
         _add_json(command)
@@ -174,7 +175,23 @@ def _add_train(commands: Any) -> None:
     )
     _add_dataset(command)
     command.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
-    command.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in that folder; a finished one gets the --budget or --epochs given here on top",
+    )
+    command.add_argument(
+        "--add-cases",
+        nargs="*",
+        metavar="ID",
+        help="with --resume: also learn from these cases, or from all that have got a truth since; not from test cases",
+    )
+    command.add_argument(
+        "--rehearse",
+        type=Path,
+        metavar="DATASET",
+        help="with --from: mix in cases of the dataset that the model learned from, so that it does not forget them",
+    )
     command.add_argument(
         "--folds",
         type=int,
@@ -235,6 +252,18 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument(
         "--tolerance", type=positive, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)"
     )
+    _add_json(command)
+
+
+def _add_cache(commands: Any) -> None:
+    command = _command(
+        commands,
+        "cache",
+        "tell where prepared cases are kept and how much room they take",
+        "They may be deleted at any time and are made anew when wanted. NAPARI_SEG3D_CACHE sets another folder, "
+        "NAPARI_SEG3D_CACHE_GB the limit.",
+    )
+    command.add_argument("--clear", action="store_true", help="delete all of them")
     _add_json(command)
 
 

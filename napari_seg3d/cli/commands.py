@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..cases.dataset import Dataset, Problem
     from ..cases.fingerprint import Fingerprint
     from ..model.plan import Plan
+    from ..training.run import RunFacts
     from ..volumes.files import FileInfo
 
 #: So many problems or cases are listed one by one; of more, their number is told.
@@ -145,11 +146,21 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """``train``: a run folder with a model."""
+    from ..training.ranks import ranks_here
+
+    rank, _, _ = ranks_here()
+    # Of several processes that train together, the first speaks for all.
+    arguments.quiet |= rank > 0
     terminal = _terminal(arguments)
     output: Path = arguments.output
     if arguments.fold and not arguments.folds:
         raise PlanError("--fold names one of several folds. Say with --folds how many there are.")
-    if not arguments.resume and output.is_dir() and any(path.name != ".lock" for path in output.iterdir()):
+    if (
+        not arguments.resume
+        and rank == 0
+        and output.is_dir()
+        and any(path.name != ".lock" for path in output.iterdir())
+    ):
         raise FileError(f"The folder {output} is not empty. Go on with its run (--resume), or choose another folder.")
     try:
         return _resume(arguments, terminal) if arguments.resume else _train(arguments, terminal)
@@ -173,8 +184,11 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
         from .folds import train_in_folds
 
         return train_in_folds(arguments, terminal, plan, dataset, (*train, *validation))
-    terminal.note(f"Training on {len(train)} cases, validating on {len(validation)}.")
+    older = _older(arguments, train, validation)
+    mixed = f", mixing in {len(older)} older ones" if older else ""
+    terminal.note(f"Training on {len(train)} cases{mixed}, validating on {len(validation)}.")
 
+    from ..cases.dataset import read_split
     from ..training.loop import train as training
 
     finished = follow(
@@ -184,9 +198,12 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
             arguments.output,
             validation=validation,
             start=arguments.start,
+            older=older,
+            test_ids=() if arguments.split is None else [case.id for case in read_split(arguments.split, dataset).test],
             device=arguments.device,
             threads=arguments.threads,
             dataset=relative(dataset.root, arguments.output),
+            older_dataset="" if arguments.rehearse is None else relative(arguments.rehearse, arguments.output),
         ),
         terminal,
     )
@@ -195,21 +212,67 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _resume(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    fixed = ("recipe", "network", "preset", "start", "budget", "epochs", "split", "seed", "changes")
+    fixed = ("recipe", "network", "preset", "start", "split", "seed", "changes", "rehearse")
     if given := [name for name in fixed if getattr(arguments, name) not in (None, [])]:
         option = {"start": "from", "changes": "set"}.get(given[0], given[0])
         raise PlanError(f"--resume goes on with the plan and the cases of the run. Leave out --{option}.")
+    from ..cases.dataset import open_dataset
     from ..training.loop import resume
+    from ..training.run import RunFolder
     from .folds import is_about_folds, resume_in_folds
 
     dataset = _open(arguments, terminal)
     if is_about_folds(arguments):
         return resume_in_folds(arguments, terminal, dataset)
+    facts = RunFolder.open(arguments.output).facts()
+    older = open_dataset(arguments.output / facts.older_dataset).cases if facts.older_ids else ()
     finished = follow(
-        resume(arguments.output, dataset.cases, device=arguments.device, threads=arguments.threads), terminal
+        resume(
+            arguments.output,
+            dataset.cases,
+            older=older,
+            more_s=arguments.budget,
+            more_epochs=arguments.epochs,
+            add=_to_add(arguments, facts, dataset),
+            device=arguments.device,
+            threads=arguments.threads,
+        ),
+        terminal,
     )
     print_run(arguments, finished.message, finished.seconds)
     return 0
+
+
+def _to_add(arguments: argparse.Namespace, facts: RunFacts, dataset: Dataset) -> list[str]:
+    """The cases that --add-cases means: those named, or all that can be learned from by now."""
+    if arguments.add_cases is None:
+        return []
+    if forbidden := set(arguments.add_cases) & {*facts.test_ids, *facts.validation_ids}:
+        raise DatasetError(
+            f"The run keeps {', '.join(sorted(forbidden))} for validation or testing; learning from them would make "
+            "its scores worthless. Leave them out."
+        )
+    kept = {*facts.train_ids, *facts.validation_ids, *facts.test_ids}
+    new = [case.id for case in dataset.labelled if case.id not in kept]
+    if not arguments.add_cases and not new:
+        raise DatasetError(
+            "No case has got a truth since the run began. Leave out --add-cases to go on without new ones."
+        )
+    return list(arguments.add_cases) or new
+
+
+def _older(
+    arguments: argparse.Namespace, train: Sequence[CaseFiles], validation: Sequence[CaseFiles]
+) -> tuple[CaseFiles, ...]:
+    """The cases of --rehearse, without those that are learned from or judged by anyway."""
+    if arguments.rehearse is None:
+        return ()
+    if arguments.start is None:
+        raise PlanError("--rehearse keeps a model from forgetting. Say with --from which one.")
+    from ..cases.dataset import open_dataset
+
+    there = {case.id for case in (*train, *validation)}
+    return tuple(case for case in open_dataset(arguments.rehearse).labelled if case.id not in there)
 
 
 def print_run(arguments: argparse.Namespace, message: str, seconds: float) -> None:
@@ -435,8 +498,9 @@ def _plan(cases: Sequence[CaseFiles], arguments: argparse.Namespace, terminal: T
         )
     from ..model.checkpoint import read_model_plan
     from ..model.planner import make_plan
+    from ..training.ranks import ranks_here
 
-    return make_plan(
+    plan = make_plan(
         facts,
         network=arguments.network or "unet",
         preset=arguments.preset or "balanced",
@@ -446,6 +510,25 @@ def _plan(cases: Sequence[CaseFiles], arguments: argparse.Namespace, terminal: T
         changes=changes,
         **length,
     )
+    _, size, _ = ranks_here()
+    if size == 1 or "batch_size" in changes:
+        return plan
+    return plan.changed({"batch_size": size * plan.batch_size})
+
+
+def run_cache(arguments: argparse.Namespace) -> int:
+    """``cache``: where prepared cases are, and how to get rid of them."""
+    from ..training.cache import PreparedCache
+
+    cache = PreparedCache()
+    if arguments.clear:
+        cache.clear()
+    count, size = cache.size()
+    if arguments.json:
+        print_json({"folder": str(cache.folder), "cases": count, "bytes": size, "limit_gb": cache.limit_gb})
+    else:
+        print(f"{cache.folder}: {count} prepared cases, {size / 1e9:.2f} of at most {cache.limit_gb:g} GB")
+    return 0
 
 
 def _terminal(arguments: argparse.Namespace) -> Terminal:

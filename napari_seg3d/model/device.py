@@ -9,6 +9,9 @@ import torch
 
 from ..errors import DeviceError
 
+#: What torch's allocator and oneDNN say when they get no memory.
+_FULL = ("can't allocate memory", "CUDA out of memory", "could not create a primitive", "could not create a memory")
+
 
 def available_devices() -> tuple[str, ...]:
     """Return the devices that ``--device`` takes, best first; the CPU is always the last."""
@@ -65,8 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that the device's memory is full; torch has no kind of its own for the CPU's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA out of memory" in text)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 
 def memory_mb(device: torch.device) -> float:

@@ -51,6 +51,7 @@ def train(
     validation: Sequence[Source] = (),
     start: Path | None = None,
     older: Sequence[Source] = (),
+    test_ids: Sequence[str] = (),
     device: str = "auto",
     threads: int | None = None,
     dataset: str = "",
@@ -72,6 +73,8 @@ def train(
         Run folder or model file whose weights are taken over (fine-tuning).
     older : sequence of Case or CaseFiles
         Cases that the start model was trained on: a share of the patches is cut from them, so that it does not forget.
+    test_ids : sequence of str
+        Cases that the model will be tested on: noted, so that nobody adds them to the run later.
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
     threads : int, optional
@@ -106,6 +109,7 @@ def train(
         versions=versions(),
         older_dataset=older_dataset,
         older_ids=tuple(c.id for c in older),
+        test_ids=tuple(test_ids),
     )
     with joined(chosen, plan.batch_size) as ranks:
         output = Path(output)
@@ -336,8 +340,11 @@ def _shrink(run: RunFolder, learner: Learner, clock: Clock) -> str:
     gc.collect()
     if learner.device.type == "cuda":
         torch.cuda.empty_cache()
-    patches = [f"{p.batch_size} patches of {' × '.join(map(str, p.patch_voxels))}" for p in (before, plan)]
-    return f"The memory is full: going on with {patches[1]} voxels a step instead of {patches[0]}."
+    return f"The memory is full: going on with {_patches(plan)} voxels a step instead of {_patches(before)}."
+
+
+def _patches(plan: Plan) -> str:
+    return f"{plan.batch_size} patch{'es' * (plan.batch_size > 1)} of {' × '.join(map(str, plan.patch_voxels))}"
 
 
 def _steps(

@@ -300,3 +300,115 @@ def test_cases_on_disk_are_not_kept_in_memory(tmp_path, cases, tiny_plan):
     assert (run / "model.safetensors").is_file()
     with pytest.raises(FileError):
         RunFolder.open(tmp_path)
+
+
+def test_early_stop_when_asked(tmp_path, cases, tiny_plan):
+    plan = tiny_plan(epochs=60, patience=2, learning_rate=1e-9)
+    events = list(train(plan, cases[:3], tmp_path / "run", validation=cases[3:], threads=1))
+    assert [e.epoch for e in events if isinstance(e, EpochDone)][-1] < 60
+    assert "stopped early" in events[-1].message
+
+
+def test_a_diverging_training_goes_back_and_ends_well(tmp_path, cases, tiny_plan):
+    plan = tiny_plan(
+        epochs=12, steps_per_epoch=10, learning_rate=0.9, optimizer="sgd", momentum=0.9, schedule="constant",
+        warmup_steps=100, clip_norm=1e6, weight_decay=0.0,
+    )  # fmt: skip
+    events = list(train(plan, cases[:3], tmp_path / "run", validation=cases[3:], threads=1))
+    back = [e.message for e in events if isinstance(e, Warned) and "back to step" in e.message]
+    # Whether this rate diverges at all is the machine's rounding; what may not happen is a model of no numbers.
+    assert isinstance(events[-1], Finished) or back
+    assert all(torch.isfinite(tensor).all() for tensor in weights_of(tmp_path / "run").values())
+
+
+HUNGRY = """
+import resource, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from napari_seg3d.cases.phantoms import brain_phantom
+from napari_seg3d.cases.fingerprint import fingerprint
+from napari_seg3d.events import result_of
+from napari_seg3d.model.footprint import step_memory_mb
+from napari_seg3d.model.planner import make_plan
+from napari_seg3d.training.loop import train
+torch.set_num_threads(1)
+case = brain_phantom(1)
+plan = make_plan(result_of(fingerprint([case])), device="cpu", epochs=1, changes={"steps_per_epoch": 2, "batch_size": 4})
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + int(0.8 * step_memory_mb(plan) * 2**20),) * 2)
+for event in train(plan, [case], Path(sys.argv[1]), threads=1):
+    print(type(event).__name__, getattr(event, "message", ""), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as only Linux does")
+def test_a_full_memory_shrinks_batch_or_patch_and_goes_on(tmp_path):
+    from pathlib import Path
+
+    done = subprocess.run(
+        [sys.executable, "-c", HUNGRY, str(tmp_path / "run"), str(Path(__file__).parents[2])],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert "Warned The memory is full: going on with 2 patches" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.strip().splitlines()[-1].startswith("Finished"), done.stdout
+    run = RunFolder.open(tmp_path / "run")
+    assert run.plan.batch_size < 4
+    assert load_model(tmp_path / "run").plan == run.plan
+
+
+def test_a_finished_run_learns_on_with_more_cases(tmp_path, cases, tiny_plan):
+    run = result_of(train(tiny_plan(), cases[:2], tmp_path / "run", validation=cases[3:], threads=1, test_ids=["x"]))
+    with pytest.raises(Seg3dError, match="number of epochs"):
+        result_of(resume(run, cases, add=["case02"]))
+    with pytest.raises(Seg3dError, match="number of epochs"):
+        result_of(resume(run, cases, more_s=10))
+    events = list(resume(run, cases, more_epochs=2, add=["case02", "case03"]))
+    steps = [e for e in events if isinstance(e, Step)]
+    assert [e.step for e in steps] == [7, 8, 9, 10, 11, 12]
+    assert steps[0].learning_rate == pytest.approx(tiny_plan().learning_rate / 3)
+    assert steps[-1].learning_rate < 0.3 * steps[0].learning_rate
+    facts = RunFolder.open(run).facts()
+    assert facts.train_ids == ("case00", "case01", "case02")  # not the one that judges
+    assert facts.state == "finished"
+    assert RunFolder.open(run).plan.epochs == 4
+    assert [e.epoch for e in read_history(run) if isinstance(e, EpochDone)] == [1, 2, 3, 4]
+
+
+def test_going_on_can_itself_be_stopped_and_resumed(tmp_path, cases, tiny_plan):
+    runs = [result_of(train(tiny_plan(), cases[:2], tmp_path / name, threads=1)) for name in ("whole", "stopped")]
+    result_of(resume(runs[0], cases, more_epochs=2, add=["case02"]))
+    events = resume(runs[1], cases, more_epochs=2, add=["case02"])
+    next(e for e in events if isinstance(e, Step) and e.step == 8)
+    events.close()
+    result_of(resume(runs[1], cases))
+    assert same(weights_of(runs[0] / "last.safetensors"), weights_of(runs[1] / "last.safetensors"))
+
+
+def test_older_cases_are_mixed_in_and_remembered(tmp_path, cases, tiny_plan, tiny_case):
+    first = result_of(train(tiny_plan(), cases[:2], tmp_path / "a", threads=1))
+    plan = tiny_plan(rehearsal_fraction=0.5)
+    run = result_of(train(plan, cases[2:], tmp_path / "b", start=first, older=cases[:2], threads=1, older_dataset="a"))
+    assert RunFolder.open(run).facts().older_ids == ("case00", "case01")
+    with pytest.raises(Seg3dError, match="older cases"):
+        result_of(resume(run, cases[2:]))
+    result_of(resume(run, cases[2:], older=cases[:2]))
+    with pytest.raises(Seg3dError, match="training and older cases"):
+        result_of(train(plan, cases, tmp_path / "c", older=cases[:2]))
+
+
+def test_only_what_was_checked_is_learned_and_scored(tmp_path, cases, tiny_plan):
+    """Wrong labels outside the checked box change neither weights nor scores."""
+
+    def spoiled(case, garbage):
+        data = case.truth.data.copy()
+        data[:, :, 8:] = garbage
+        return replace(case, truth=replace(case.truth, data=data), checked=(((0, 21), (0, 26), (0, 8)),))
+
+    results = []
+    for garbage in (1, 2):
+        sources = [spoiled(case, garbage) for case in cases]
+        plan = tiny_plan(crop_to_foreground=False)
+        events = list(train(plan, sources[:3], tmp_path / str(garbage), validation=sources[3:], threads=1))
+        results.append((weights_of(tmp_path / str(garbage)), [e.dice for e in events if isinstance(e, Validated)]))
+    assert same(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]

@@ -1,0 +1,73 @@
+"""Two processes under torchrun learn what one learns, write once, and resume."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_seg3d.events import Validated
+from napari_seg3d.model.checkpoint import load_model
+from napari_seg3d.training.run import RunFolder, read_history
+from napari_seg3d.volumes.files import write_label_map, write_volume
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, tiny_case):
+    folder = tmp_path_factory.mktemp("ranks") / "data"
+    for number in range(5):
+        case = tiny_case(number)
+        (folder / case.id).mkdir(parents=True)
+        for name, volume in case.modalities.items():
+            write_volume(folder / case.id / f"{case.id}_{name}.nii.gz", volume)
+        write_label_map(folder / case.id / f"{case.id}_seg.nii.gz", case.truth)
+    return folder
+
+
+def run_ranks(ranks, *arguments):
+    command = [sys.executable, "-m"]
+    if ranks > 1:
+        command += ["torch.distributed.run", f"--nproc-per-node={ranks}", "--master-addr=127.0.0.1",
+                    "--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m"]  # fmt: skip
+    command += ["napari_seg3d", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    root = Path(__file__).parents[2]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=root)
+
+
+SETTINGS = ["--set", "network.widths=4,8", "--set", "network.strides=[[1,1,1],[2,2,2]]", "--set",
+            "network.kernels=[[3,3,3],[3,3,3]]", "--set", "patch_voxels=16,16,8", "--set", "batch_size=4", "--set",
+            "steps_per_epoch=4", "--set", "learning_rate=0.01"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_learns(tmp_path, dataset):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for ranks, run in ((1, one), (2, two)):
+        done = run_ranks(ranks, "train", dataset, "--output", run, "--epochs", 3, "--device", "cpu", *SETTINGS)
+        assert done.returncode == 0, done.stderr
+    assert RunFolder.open(two).facts().state == "finished"
+    ours, theirs = (load_model(run / "last.safetensors").weights for run in (one, two))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
+    scores = [[e.mean_dice for e in read_history(run) if isinstance(e, Validated)] for run in (one, two)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+    assert len(scores[0]) == 3
+    # Each said everything once.
+    assert (two / "events.jsonl").read_text().count('"EpochDone"') == 3
+
+    more = run_ranks(2, "train", dataset, "--output", two, "--resume", "--epochs", 1, "--device", "cpu")
+    assert more.returncode == 0, more.stderr
+    assert load_model(two / "last.safetensors").history["step"] == 16
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, dataset):
+    settings = [s.replace("batch_size=4", "batch_size=3") for s in SETTINGS]
+    done = run_ranks(2, "train", dataset, "--output", tmp_path / "run", "--epochs", 1, "--device", "cpu", *settings)
+    assert done.returncode != 0
+    assert "A batch of 3 patches cannot be shared by 2 processes. Set batch_size to 4." in done.stderr
