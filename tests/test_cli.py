@@ -258,6 +258,8 @@ def test_folds_are_trained_one_after_the_other_and_judged_together(
     assert (folder / "fold1" / facts[0]["dataset"]).resolve() == dataset.resolve()
     assert main([*train, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mean_dice"]["n"] == 5
+    assert main([*train, "--epochs", "3", "--resume"]) == 1
+    assert "goes on as it was begun" in said(capsys)
     assert main([*train, "--folds", "3", "--resume"]) == 1
     assert "has 2 folds" in said(capsys)
     assert main([*train, "--fold", "1", *options]) == 1
@@ -269,6 +271,7 @@ def test_the_test_cases_of_a_split_are_in_no_fold(dataset: Path, split: Path, tm
     assert main(["train", str(dataset), "--output", str(tmp_path / "cv"), *options]) == 0
     stored = json.loads((tmp_path / "cv" / "cross_validation.json").read_text())
     assert sorted(case["case_id"] for case in stored["judged"]) == ["case00", "case01", "case02", "case03"]
+    assert json.loads((tmp_path / "cv" / "fold3" / "run.json").read_text())["test_ids"] == ["case04"]
 
 
 def test_a_full_folder_is_not_trained_into(dataset: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,17 +21,22 @@ def train_in_folds(
     arguments: argparse.Namespace, terminal: Terminal, plan: Plan, dataset: Dataset, cases: Sequence[CaseFiles]
 ) -> int:
     """``train --folds N``: all folds one after the other, or the one that ``--fold`` names."""
+    from ..cases.dataset import read_split
     from ..training.folds import cross_validate, train_fold
 
+    if arguments.rehearse is not None:
+        raise PlanError("Folds are trained without older cases mixed in. Leave out --rehearse.")
     chosen = {case.id for case in cases}
     in_order = [case for case in dataset.cases if case.id in chosen]
     where = relative(dataset.root, arguments.output)
+    tests = () if arguments.split is None else read_split(arguments.split, dataset).test
+    test_ids = [case.id for case in tests]
     device, threads, start = arguments.device, arguments.threads, arguments.start
     if arguments.fold is not None:
         terminal.note(f"Training fold {arguments.fold} of {arguments.folds} on {len(cases)} cases.")
         events = train_fold(
             plan, in_order, arguments.output, folds=arguments.folds, fold=arguments.fold, start=start,
-            device=device, threads=threads, dataset=where,
+            test_ids=test_ids, device=device, threads=threads, dataset=where,
         )  # fmt: skip
         finished = follow(events, terminal)
         print_run(arguments, finished.message, finished.seconds)
@@ -39,7 +44,7 @@ def train_in_folds(
     terminal.note(f"Cross-validating {len(cases)} cases in {arguments.folds} folds.")
     events = cross_validate(
         plan, in_order, arguments.output, folds=arguments.folds, start=start,
-        device=device, threads=threads, dataset=where,
+        test_ids=test_ids, device=device, threads=threads, dataset=where,
     )  # fmt: skip
     finished = follow(events, terminal)
     _print_folds(arguments, finished.message)
@@ -59,6 +64,8 @@ def resume_in_folds(arguments: argparse.Namespace, terminal: Terminal, dataset: 
     from ..training.folds import resume_cross_validation
 
     output: Path = arguments.output
+    if any(value is not None for value in (arguments.budget, arguments.epochs, arguments.add_cases)):
+        raise PlanError("A cross-validation goes on as it was begun. Leave out --budget, --epochs and --add-cases.")
     if arguments.folds and is_cross_validation(output):
         there = read_cross_validation(output).folds
         if there != arguments.folds:

@@ -71,6 +71,8 @@ class CrossValidation:
         The ids of the cases that judge each fold.
     start : str, optional
         The model that every fold started from, as seen from the folder.
+    test_ids : tuple of str
+        Cases that are kept for testing and are in no fold.
     judged : tuple of JudgedCase
         Each case once; empty until all folds are finished.
     """
@@ -79,6 +81,7 @@ class CrossValidation:
     seed: int
     divided: tuple[tuple[str, ...], ...]
     start: str | None = None
+    test_ids: tuple[str, ...] = ()
     judged: tuple[JudgedCase, ...] = ()
 
     @property
@@ -170,7 +173,10 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         values = json.loads((folder / CROSS_VALIDATION).read_text("utf-8"))
         judged = [JudgedCase(x["case_id"], int(x["fold"]), _numbers(x["dice"])) for x in values["judged"]]
         divided = tuple(tuple(str(case_id) for case_id in ids) for ids in values["divided"])
-        return CrossValidation(values["dataset"], int(values["seed"]), divided, values["start"], tuple(judged))
+        test_ids = tuple(str(case_id) for case_id in values["test_ids"])
+        return CrossValidation(
+            values["dataset"], int(values["seed"]), divided, values["start"], test_ids, tuple(judged)
+        )
     except OSError:
         raise FileError(f"Expected a cross-validation in {folder}; it has no {CROSS_VALIDATION}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

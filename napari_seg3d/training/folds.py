@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cases.case import Case, CaseFiles
-from ..errors import DatasetError, FileError
+from ..errors import DatasetError, FileError, TrainingError
 from ..events import EpochDone, Event, Failed, Finished, Progress, RunBegan, Saved, Step, job
 from ..model.plan import Plan
 from ..volumes.atomic import write_text_whole
@@ -29,6 +29,7 @@ from .cross_validation import (
     write_cross_validation,
 )
 from .loop import resume, train
+from .ranks import ranks_here
 from .run import PLAN, RUN, RunFolder
 
 Source = Case | CaseFiles
@@ -43,6 +44,7 @@ def train_fold(
     folds: int,
     fold: int,
     start: Path | None = None,
+    test_ids: Sequence[str] = (),
     device: str = "auto",
     threads: int | None = None,
     dataset: str = "",
@@ -51,7 +53,7 @@ def train_fold(
 
     Parameters
     ----------
-    plan, output, start, device, threads, dataset
+    plan, output, start, test_ids, device, threads, dataset
         As in `napari_seg3d.training.loop.train`.
     cases : sequence of Case or CaseFiles
         All cases of the cross-validation.
@@ -67,7 +69,8 @@ def train_fold(
     divided = divide(_patients(labelled), folds, plan.seed)
     if not 1 <= fold <= folds:
         raise DatasetError(f"Expected a fold from 1 to {folds}, got {fold}.")
-    yield from _new_fold(plan, labelled, Path(output), divided, fold, start, device, threads, dataset)
+    record = CrossValidation(dataset, plan.seed, divided, test_ids=tuple(test_ids))
+    yield from _new_fold(plan, labelled, Path(output), record, fold, start, device, threads)
 
 
 @job
@@ -78,6 +81,7 @@ def cross_validate(
     *,
     folds: int = 5,
     start: Path | None = None,
+    test_ids: Sequence[str] = (),
     device: str = "auto",
     threads: int | None = None,
     dataset: str = "",
@@ -86,7 +90,7 @@ def cross_validate(
 
     Parameters
     ----------
-    plan, start, device, threads, dataset
+    plan, start, test_ids, device, threads, dataset
         As in `napari_seg3d.training.loop.train`. Cases are divided by the plan's seed.
     cases : sequence of Case or CaseFiles
         Each labelled one judges exactly one fold; patients stay together.
@@ -101,10 +105,12 @@ def cross_validate(
         ``cross_validation.json`` then holds the Dice of every case, or Failed.
     """
     output = Path(output)
+    _alone()
     if output.is_dir() and any(output.iterdir()):
         raise FileError(f"The folder {output} is not empty. Go on with what is in it, or choose another folder.")
     divided = divide(_patients(_labelled(cases)), folds, plan.seed)
-    record = CrossValidation(dataset, plan.seed, divided, None if start is None else _relative(start, output))
+    came_from = None if start is None else _relative(start, output)
+    record = CrossValidation(dataset, plan.seed, divided, came_from, tuple(test_ids))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -137,6 +143,7 @@ def resume_cross_validation(
         As `cross_validate`.
     """
     output = Path(output)
+    _alone()
     if not is_cross_validation(output):
         _gather(output, cases)
     record = read_cross_validation(output)
@@ -172,8 +179,8 @@ def _all_folds(
         if _state(run) is None:
             # A place that is told as seen from this folder is told as seen from that of the fold.
             there = (output / record.dataset).exists() and not Path(record.dataset).is_absolute()
-            dataset = _relative(output / record.dataset, run) if there else record.dataset
-            events = _new_fold(plan, labelled, run, record.divided, fold, start, device, threads, dataset)
+            seen = replace(record, dataset=_relative(output / record.dataset, run)) if there else record
+            events = _new_fold(plan, labelled, run, seen, fold, start, device, threads)
         else:
             events = resume(run, labelled, device=device, threads=threads)
         with closing(_generator(events)) as inner:
@@ -197,33 +204,34 @@ def _new_fold(
     plan: Plan,
     cases: Sequence[Source],
     output: Path,
-    divided: tuple[tuple[str, ...], ...],
+    record: CrossValidation,
     fold: int,
     start: Path | None,
     device: str,
     threads: int | None,
-    dataset: str,
 ) -> Iterator[Event]:
     if (output / PLAN).is_file() and not (output / RUN).is_file():
         # Killed while its folder was being made: nothing has been learned in it.
         (output / PLAN).unlink()
-    judges = set(divided[fold - 1])
+    judges = set(record.divided[fold - 1])
     events = train(
         plan,
         [case for case in cases if case.id not in judges],
         output,
         validation=[case for case in cases if case.id in judges],
         start=start,
+        test_ids=record.test_ids,
         device=device,
         threads=threads,
-        dataset=dataset,
+        dataset=record.dataset,
     )
-    noted = False
+    # Of several processes that train together, the first writes.
+    noted = ranks_here()[0] > 0
     with closing(_generator(events)) as inner:
         for event in inner:
             if not noted and (output / RUN).is_file():
                 run = RunFolder(output)
-                run.write_facts(replace(run.facts(), folds=len(divided), fold=fold))
+                run.write_facts(replace(run.facts(), folds=record.folds, fold=fold))
                 noted = True
             yield event
 
@@ -236,6 +244,14 @@ def _in_the_whole(event: Event, what: str, folds_left: int) -> Event:
         # Every fold takes about as long as this one.
         return replace(event, seconds_left=event.seconds_left + folds_left * (event.elapsed_s + event.seconds_left))
     return event
+
+
+def _alone() -> None:
+    if ranks_here()[1] > 1:
+        raise TrainingError(
+            "Several processes train one fold together, not all of them. Train each fold with --fold, then put them "
+            "together on one process with --folds --resume."
+        )
 
 
 def _gather(output: Path, cases: Sequence[Source]) -> None:
@@ -261,7 +277,7 @@ def _gather(output: Path, cases: Sequence[Source]) -> None:
             "each of them with --fold and --from."
         )
     write_text_whole(output / PLAN, first.plan.to_json())
-    write_cross_validation(output, CrossValidation(known.dataset, first.plan.seed, divided))
+    write_cross_validation(output, CrossValidation(known.dataset, first.plan.seed, divided, None, known.test_ids))
 
 
 def _state(run: Path) -> str | None:
