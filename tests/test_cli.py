@@ -86,7 +86,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_public_command_is_there() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert set(commands.choices) == {
-        *("demo", "open", "inspect", "plan", "train", "predict", "evaluate", "recipes", "networks")
+        *("demo", "open", "inspect", "plan", "train", "predict", "evaluate", "runs", "cache", "recipes", "networks")
     }
 
 
@@ -260,6 +260,24 @@ def test_folds_are_trained_one_after_the_other_and_judged_together(
     assert json.loads(capsys.readouterr().out)["mean_dice"]["n"] == 5
     assert main([*train, "--epochs", "3", "--resume"]) == 1
     assert "goes on as it was begun" in said(capsys)
+    # Its folds were judged on different cases, so these cannot be compared; together they predict.
+    capsys.readouterr()
+    assert main(["runs", str(tmp_path), "--json", "--compare", "cv/fold1", "cv/fold2"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [run["name"] for run in content["runs"]] == ["cv", "cv/fold1", "cv/fold2"]
+    assert content["runs"][0]["mean_dice"] == pytest.approx(stored["mean_dice"]["mean"])
+    assert "different cases" in content["comparison"]["problems"][0]
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "cv/fold2" in capsys.readouterr().out
+    assert main(["runs", str(tmp_path), "--compare", "cv", "nothing"]) == 1
+    assert "no run nothing" in said(capsys)
+    output = tmp_path / "out"
+    assert main(["predict", str(folder), str(dataset), "--cases", "case05", "--output", str(output)]) == 0
+    assert "Mean of 2 models: cv fold1, cv fold2." in capsys.readouterr().err
+    both = [str(folder / "fold2"), str(dataset), "--cases", "case05", "--ensemble", str(folder / "fold1")]
+    assert main(["predict", *both, "--output", str(tmp_path / "again")]) == 0
+    one, other = (nibabel.load(path / "case05.nii.gz").get_fdata() for path in (output, tmp_path / "again"))
+    np.testing.assert_array_equal(one, other)
     assert main([*train, "--folds", "3", "--resume"]) == 1
     assert "has 2 folds" in said(capsys)
     assert main([*train, "--fold", "1", *options]) == 1

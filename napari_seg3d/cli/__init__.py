@@ -103,6 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_runs(commands)
     _add_cache(commands)
     for name, what in (("recipes", "published systems and automatic planning"), ("networks", "network families")):
         command = _command(commands, name, f"list the {what} that can be chosen, with parameters and memory")
@@ -264,6 +265,20 @@ def _add_cache(commands: Any) -> None:
         "NAPARI_SEG3D_CACHE_GB the limit.",
     )
     command.add_argument("--clear", action="store_true", help="delete all of them")
+    _add_json(command)
+
+
+def _add_runs(commands: Any) -> None:
+    command = _command(
+        commands,
+        "runs",
+        "list training runs with their Dice, and compare those that were judged on the same cases",
+        "A cross-validation stands above its folds, with the Dice over all its cases.",
+    )
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="folder of runs, or project folder")
+    command.add_argument(
+        "--compare", nargs="+", metavar="RUN", help="compare these runs case by case, with Wilcoxon's signed-rank test"
+    )
     _add_json(command)
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -389,6 +390,26 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if table.failed:
         total = len(table.cases) + len(table.failed)
         raise Seg3dError(f"{len(table.failed)} of {total} cases could not be compared; the warnings above say why.")
+    return 0
+
+
+def run_runs(arguments: argparse.Namespace) -> int:
+    """``runs``: training runs side by side."""
+    from ..training.compare_runs import compare_runs, comparison_as_lines, runs_as_lines, summarise_runs
+
+    runs = summarise_runs(arguments.folder)
+    if not runs:
+        raise FileError(f"There are no training runs in {arguments.folder}.")
+    comparison = None
+    if arguments.compare:
+        by_name = {run.name: run for run in runs}
+        if unknown := [name for name in arguments.compare if name not in by_name]:
+            raise FileError(f"There is no run {unknown[0]} in {arguments.folder}; there are {_some(list(by_name))}.")
+        comparison = compare_runs([by_name[name] for name in dict.fromkeys(arguments.compare)])
+    if arguments.json:
+        print_json({"runs": [run.as_json() for run in runs], "comparison": comparison and asdict(comparison)})
+    else:
+        print("\n".join(comparison_as_lines(comparison) if comparison else runs_as_lines(runs)))
     return 0
 
 
