@@ -144,16 +144,21 @@ docs: $(VENV)/.docs
 	@echo "The documentation begins at docs/_build/html/index.html"
 
 # DATA is a folder that holds the studies Task04_Hippocampus and BraTS2013; without it their benchmarks are left out.
+# NNUNET is a Python with nnunetv2, to be measured beside ours.
 DATA ?=
+NNUNET ?=
 
 .PHONY: bench
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py
 	$(SCREEN) $(BIN)/python benchmarks/round_trip.py
 	$(SCREEN) $(BIN)/python benchmarks/window.py
+	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/ranks.py
 ifneq ($(DATA),)
 	$(BIN)/python benchmarks/brats.py $(DATA)/BraTS2013
 	$(BIN)/python benchmarks/hippocampus.py $(DATA)/Task04_Hippocampus
+	$(BIN)/python benchmarks/throughput.py $(DATA)/Task04_Hippocampus $(if $(NNUNET),--nnunet-python $(NNUNET))
 endif
 
 .PHONY: clean

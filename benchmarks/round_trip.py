@@ -11,6 +11,7 @@ the usual way, through nibabel with the image's header.
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import itertools
 import sys
@@ -139,6 +140,7 @@ def save_with_nibabel(path: Path, out: Path, value: int) -> None:
 
 def main() -> int:
     """Print how many round trips were exact; 1 if one was not."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(describe())
     viewer = napari.Viewer(show=False)
     rng = np.random.default_rng(0)
