@@ -23,6 +23,7 @@ TITLES = {
     "Augmentation": "Augmentation",
     "PlanLabel": "A label",
     "PlanRegion": "A region",
+    "CTWindow": "A CT window",
 }
 WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 
@@ -43,7 +44,8 @@ def type_in_words(schema: Mapping[str, Any]) -> str:
             return f"{len(items)} of: {type_in_words(items[0])}"
         return f"list of: {type_in_words(schema['items'])}"
     if schema.get("type") == "object":
-        return "object"
+        values = schema.get("additionalProperties")
+        return f"by name: {reference(values)}" if isinstance(values, Mapping) and "$ref" in values else "object"
     return WORDS[schema["type"]] + bounds(schema)
 
 

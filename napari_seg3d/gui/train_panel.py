@@ -9,34 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QStackedWidget, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QStackedWidget, QWidget
 
 from ..cases.case import CaseFiles
-from ..cases.dataset import Split
+from ..cases.dataset import Split, open_dataset
 from ..cases.fingerprint import Fingerprint
 from ..errors import Seg3dError
-from ..events import Event, Failed, Finished, Progress, Saved, Validated, Warned
+from ..events import Event, Failed, Finished, Progress, RunBegan, Saved, Validated, Warned
 from ..model.plan import Augmentation, Plan
-from ..training.run import read_history
+from ..training.cross_validation import fold_folder
+from ..training.run import RunFolder, read_history, run_name
 from .forms import SettingsForm
 from .labels_from_file import LabelsFromFile
 from .navigate import show_page
 from .planning import Choices, Proposal
-from .run_view import RESUMABLE, RunView
+from .run_view import RunEntry, RunView
 from .train_choices import ChoicesWidget, SplitChoice, SplitWidget
-from .widgets import EmptyState, MainButton, Panel, Section, listen, quiet_label
+from .widgets import EmptyState, MainButton, Panel, Section, duration, listen, quiet_label
 from .work import Job
 
 if TYPE_CHECKING:
     from napari import Viewer
 
+    from .runs_window import RunsWindow
     from .workspace import Workspace
 
 #: Milliseconds after the last change before a new plan is made.
 SETTLE_MS = 500
 #: What of the plan can be changed by hand, by heading. Length, seed and network are chosen above.
 SETTINGS = {
-    "What is learned": ("targets",),
+    "What is learned": ("targets", "ignore_value"),
     "Grid": ("spacing_mm", "normalisation", "crop_to_foreground", "patch_voxels"),
     "Network": (
         "network.widths",
@@ -58,8 +60,11 @@ SETTINGS = {
         "schedule",
         "warmup_steps",
         "clip_norm",
+        "ema_decay",
+        "patience",
         "foreground_fraction",
     ),
+    "Fine-tuning": ("encoder_rate", "rehearsal_fraction"),
     "Augmentation": tuple(f"augmentation.{name}" for name in Augmentation.model_fields),
     "Prediction": ("window_overlap",),
 }
@@ -84,6 +89,9 @@ class TrainPanel(Panel):
         self._failure: Failed | None = None
         #: The run that was switched to when it began.
         self._followed: Path | None = None
+        #: The fold that is trained, in a cross-validation.
+        self._fold: Path | None = None
+        self._runs_window: RunsWindow | None = None
         self._labels = LabelsFromFile(workspace, viewer)
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
@@ -108,6 +116,8 @@ class TrainPanel(Panel):
         self.stop_button = QPushButton("Stop")
         self.stop_button.setToolTip("Save the model and the state, and end the training; it can be resumed later")
         self.resume_button = QPushButton("Resume")
+        self._more_menu = QMenu(self)
+        self._more_menu.aboutToShow.connect(self._offer_more)
         self.run_view = RunView()
         self._lay_out()
         self._connect()
@@ -155,6 +165,7 @@ class TrainPanel(Panel):
         self.resume_button.clicked.connect(self.resume)
         self.run_view.chosen.connect(self._enable)
         self.run_view.validation_wanted.connect(self._show_validation)
+        self.run_view.comparison_wanted.connect(self.compare_runs)
         self.choices.name_edited.connect(self._enable)
         # psygnal holds bound methods weakly: a closed panel is not kept alive by these.
         workspace = self.workspace
@@ -286,39 +297,77 @@ class TrainPanel(Panel):
         if problem := self._name_problem(folder):
             self.messages.show_message("error", problem)
             return
-        self.workspace.start(
-            Job(
-                f"Training {folder.name}",
-                "napari_seg3d.training.loop:train",
-                {
-                    "plan": proposal.plan,
-                    "cases": self._cases(split.train),
-                    "output": folder,
-                    "validation": self._cases(split.validation),
-                    "start": proposal.choices.start,
-                    "device": proposal.choices.device,
-                    "dataset": dataset.root.name,
-                },
-                "process",
-                "train",
-            )
-        )
+        kwargs = {
+            "plan": proposal.plan,
+            "cases": self._cases(split.train),
+            "output": folder,
+            "start": proposal.choices.start,
+            "device": proposal.choices.device,
+            "dataset": dataset.root.name,
+            "test_ids": [case.id for case in split.test],
+        }
+        if folds := self.split.choice.folds:
+            title, function = f"Cross-validating {folder.name}", "folds:cross_validate"
+            kwargs["folds"] = folds
+        else:
+            title, function = f"Training {folder.name}", "loop:train"
+            kwargs["validation"] = self._cases(split.validation)
+        self.workspace.start(Job(title, f"napari_seg3d.training.{function}", kwargs, "process", "train"))
         self._begun()
 
     def resume(self) -> None:
-        """Go on with the run that is shown."""
-        entry, dataset = self.run_view.entry, self.workspace.dataset
-        if entry is None or dataset is None or entry.state not in RESUMABLE or self._training() is not None:
+        """Go on with the run that is shown, or with the cross-validation that it is part of."""
+        entry = self.run_view.entry
+        if entry is not None and entry.resumable:
+            self._go_on(entry, {})
+
+    def _go_on(self, entry: RunEntry, more: dict[str, Any]) -> None:
+        """Resume a run; `more` is what a finished one gets on top."""
+        dataset = self.workspace.dataset
+        if dataset is None or self._training() is not None:
             return
-        kwargs = {
-            "output": entry.folder,
-            "cases": self._cases(dataset.cases),
-            "device": self._choice().device,
-        }
-        self.workspace.start(
-            Job(f"Training {entry.folder.name}", "napari_seg3d.training.loop:resume", kwargs, "process", "train")
-        )
+        kwargs = {"cases": self._cases(dataset.cases), "device": self._choice().device, **more}
+        if entry.whole is not None:
+            kwargs["output"] = entry.whole
+            title, function = f"Cross-validating {entry.whole.name}", "folds:resume_cross_validation"
+        else:
+            kwargs["output"] = entry.folder
+            title, function = f"Training {entry.name}", "loop:resume"
+            if entry.facts.older_ids:
+                try:
+                    kwargs["older"] = open_dataset(entry.folder / entry.facts.older_dataset).cases
+                except Seg3dError as error:
+                    self._tell("error", f"The older cases that this run mixes in are not there. {error}")
+                    return
+        self.workspace.start(Job(title, f"napari_seg3d.training.{function}", kwargs, "process", "train"))
         self._begun()
+
+    def _offer_more(self) -> None:
+        """Fill the menu of a finished run: how much longer, and whether also on cases that have come since."""
+        self._more_menu.clear()
+        entry, dataset = self.run_view.entry, self.workspace.dataset
+        if entry is None or dataset is None:
+            return
+        try:
+            plan = RunFolder.open(entry.folder).plan
+        except Seg3dError as error:
+            self._tell("error", str(error))
+            return
+        facts = entry.facts
+        known = {*facts.train_ids, *facts.validation_ids, *facts.test_ids}
+        new = [case.id for case in self._cases(dataset.cases) if case.best_truth is not None and case.id not in known]
+        for words, part in (("Half as long again", 0.5), ("As long again", 1.0)):
+            if plan.epochs is not None:
+                length: dict[str, Any] = {"more_epochs": max(1, round(part * plan.epochs))}
+                told = f"{length['more_epochs']} epochs"
+            else:
+                length = {"more_s": part * float(plan.budget_s or 0)}
+                told = duration(length["more_s"])
+            for cases in ([], new) if new else ([],):
+                also = f", also on {len(cases)} new cases" if cases else ""
+                action = self._more_menu.addAction(f"{words} ({told}){also}")
+                more = {**length, "add": cases}
+                action.triggered.connect(lambda _=False, more=more: self._go_on(entry, more))
 
     def _begun(self) -> None:
         self.messages.clear()
@@ -354,12 +403,17 @@ class TrainPanel(Panel):
         self.start_button.setEnabled(self._proposal is not None and not self._proposal.problem and training is None)
         self.start_button.setText("Training …" if runs else "Waiting …" if training is not None else "Start")
         self.start_button.setToolTip(self._why_no_start() or "Train with this plan; the window stays usable")
-        resumable = training is None and entry is not None and entry.state in RESUMABLE
+        resumable = training is None and entry is not None and entry.resumable
         self.resume_button.setVisible(training is None)
-        self.resume_button.setEnabled(resumable and self.workspace.dataset is not None)
+        may_learn_more = entry is not None and entry.may_learn_more and not resumable
+        self.resume_button.setText("Go on" if may_learn_more else "Resume")
+        self.resume_button.setMenu(self._more_menu if may_learn_more else None)
+        self.resume_button.setEnabled((resumable or may_learn_more) and self.workspace.dataset is not None)
         self.resume_button.setToolTip(
-            f"Go on with {entry.folder.name} where it was saved"
+            f"Go on with {(entry.whole or entry.folder).name} where it was saved"
             if resumable and entry
+            else "Give the finished run more time, or cases that have got labels since"
+            if may_learn_more
             else "The shown run needs no more work"
         )
         for button in (self.pause_button, self.stop_button):
@@ -385,7 +439,7 @@ class TrainPanel(Panel):
     def _job_started(self, job: Job) -> None:
         if job.kind == "train":
             self._failure = None
-            self._followed = None
+            self._followed = self._fold = None
         if job is self._planning:
             self._show_plan()
         self._enable()
@@ -402,11 +456,13 @@ class TrainPanel(Panel):
             self._take_training(job, event)
 
     def _take_training(self, job: Job, event: Event) -> None:
-        run = Path(job.kwargs["output"])
+        if isinstance(event, RunBegan):
+            self._fold = event.run
+        run = self._run_of(job)
         # Once, when its folder is there: afterwards the user may look at other runs meanwhile.
-        if self._followed != run and (run / "plan.json").is_file():
+        if self._followed != run and (run / "run.json").is_file():
             self._followed = run
-            self.run_view.refresh(run.parent, run)
+            self.run_view.refresh(self.workspace.runs, run)
             self.run_view.show_run(run)
         self.run_view.take(run, event)
         if isinstance(event, Warned):
@@ -414,15 +470,20 @@ class TrainPanel(Panel):
         elif isinstance(event, Failed):
             self._failure = event
         elif isinstance(event, Finished):
-            self._tell("info", f"{event.message} Predict with {run.name} on the Predict page.")
+            self._tell("info", f"{event.message} Predict with {Path(event.result).name} on the Predict page.")
         elif isinstance(event, Saved) and event.what == "model":
             self._results_changed()
+
+    def _run_of(self, job: Job) -> Path:
+        """Return the run that a training job writes, of a cross-validation that of the fold at hand."""
+        return self._fold or Path(job.kwargs["output"])
 
     def _job_ended(self, job: Job, how: str) -> None:
         if job is self._planning:
             self._planning = None
         if job.kind == "train":
-            self._say_how_it_ended(Path(job.kwargs["output"]), how)
+            self._say_how_it_ended(self._run_of(job), how)
+            self._fold = None
             self._results_changed()
             self.choices.forget_name()
             self._suggest_name()
@@ -446,7 +507,7 @@ class TrainPanel(Panel):
 
     def _results_changed(self) -> None:
         training = self._training()
-        running = Path(training.kwargs["output"]) if training is not None else None
+        running = self._run_of(training) if training is not None else None
         self.run_view.refresh(None if self.workspace.output is None else self.workspace.runs, running)
         self.choices.set_models(self.workspace.models())
         self._suggest_name()
@@ -485,21 +546,45 @@ class TrainPanel(Panel):
         path = run / "validation" / f"{case_id}.nii.gz"
         epochs = [event.epoch for event in read_history(run) if isinstance(event, Validated)]
         when = f", epoch {epochs[-1]}" if epochs else ""
-        self._labels.show(case_id, path, f"{run.name} validation{when}")
+        self._labels.show(case_id, path, f"{run_name(run)} validation{when}")
+
+    def compare_runs(self) -> None:
+        """Show the project's runs side by side in a window of their own."""
+        if self._runs_window is None:
+            # Only now: statistics take a second to load.
+            from .runs_window import RunsWindow
+
+            self._runs_window = RunsWindow(self)
+            self._runs_window.wanted.connect(self._show_run)
+        self._runs_window.show_runs(self.workspace.runs)
+        self._runs_window.show()
+        self._runs_window.raise_()
+
+    def _show_run(self, folder: Path) -> None:
+        """Show a run's curves; of a whole cross-validation those of its first fold."""
+        if folder.parent == self.workspace.runs and not (folder / "run.json").is_file():
+            folder = fold_folder(folder, 1)
+        self.run_view.show_run(folder)
 
     # What is remembered
 
     def _memory(self) -> dict[str, Any]:
         split = self.split.choice
-        return {**self.choices.remembered(), "validation_percent": split.validation_percent, "seed": split.seed}
+        return {
+            **self.choices.remembered(),
+            "validation_percent": split.validation_percent,
+            "seed": split.seed,
+            "folds": split.folds,
+        }
 
     def _recall(self) -> None:
         values = self.workspace.settings.get(_MEMORY, {})
         self.choices.remember(values)
         usual = SplitChoice()
         percent, seed = values.get("validation_percent", usual.validation_percent), values.get("seed", usual.seed)
-        if isinstance(percent, int) and isinstance(seed, int):
-            self.split.set_choice(SplitChoice(None, percent, seed))
+        folds = values.get("folds", usual.folds)
+        if all(isinstance(value, int) for value in (percent, seed, folds)):
+            self.split.set_choice(SplitChoice(None, percent, seed, folds))
 
 
 def _plan_as_text(plan: Plan) -> str:

@@ -152,6 +152,13 @@ class Augmentation(Settings):
     rotation_degrees: float = Field(15.0, ge=0, le=180, description="Largest rotation about each axis, in degrees.")
     scale_probability: Probability = Field(0.2, description="How often a patch is scaled.")
     scale_range: float = Field(0.2, ge=0, le=0.6, description="Largest change of size: 0.2 is 0.83 to 1.2 times.")
+    elastic_probability: Probability = Field(0.0, description="How often a patch is bent like rubber.")
+    elastic_range: float = Field(
+        0.2,
+        ge=0,
+        le=0.35,
+        description="Largest bend, as part of a quarter of the patch; beyond 0.35 tissue would fold over itself.",
+    )
     mirror: tuple[Axis, ...] = Field((), description="Axes that are mirrored in half of the patches.")
     noise_probability: Probability = Field(0.1, description="How often noise is added.")
     noise_sigma: float = Field(
@@ -183,7 +190,18 @@ class Augmentation(Settings):
 
     def in_words(self) -> str:
         """Name the kinds that are switched on."""
-        kinds = ("rotation", "scale", "noise", "blur", "brightness", "shift", "low_resolution", "contrast", "gamma")
+        kinds = (
+            "rotation",
+            "scale",
+            "elastic",
+            "noise",
+            "blur",
+            "brightness",
+            "shift",
+            "low_resolution",
+            "contrast",
+            "gamma",
+        )
         used = [kind.replace("_", " ") for kind in kinds if getattr(self, f"{kind}_probability") > 0]
         mirrored = f"mirrored {', '.join(self.mirror)}" if self.mirror else "not mirrored"
         return "; ".join(filter(None, (", ".join(used), mirrored)))

@@ -113,6 +113,7 @@ def _unet_brats(fingerprint: Fingerprint, budget_s: float | None, epochs: int | 
             "augmentation": {
                 "rotation_probability": 0.0,
                 "scale_probability": 0.0,
+                "elastic_probability": 0.0,
                 "mirror": ("left-right",),
                 "noise_probability": 0.0,
                 "blur_probability": 0.0,

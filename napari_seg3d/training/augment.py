@@ -1,6 +1,6 @@
 """Training patches varied: first the parameters are drawn, then they are applied, on the device that trains.
 
-The kinds and their usual strength follow nnU-Net (Isensee et al. 2021). Rotation and scale are one resampling;
+The kinds and their usual strength follow nnU-Net (Isensee et al. 2021). Rotation, scale and bending are one resampling;
 rotations are in millimetres, so that a thick-sliced head is turned, not sheared.
 """
 
@@ -20,6 +20,9 @@ from torch.nn import functional
 from ..model.plan import AXES, Augmentation, Plan
 from .patches import STREAM_AUGMENT
 
+#: Parts of a patch along each axis between the points that bending moves.
+_BENDS = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Draw:
@@ -29,6 +32,8 @@ class Draw:
     ----------
     matrix : (3, 3) float64 ndarray, optional
         Takes an offset from the patch's centre, in voxels, to the offset in the volume from which it is read.
+    warp : (3, 5, 5, 5) float64 ndarray, optional
+        Added to that offset, in voxels, at points that divide the patch into quarters; linear between them.
     mirror : tuple of int
         Spatial axes (0, 1, 2) that are reversed.
     noise, blur, brightness, shift, contrast, gamma : (C,) float64 ndarray, optional
@@ -40,6 +45,7 @@ class Draw:
     """
 
     matrix: NDArray[np.float64] | None = None
+    warp: NDArray[np.float64] | None = None
     mirror: tuple[int, ...] = ()
     noise: NDArray[np.float64] | None = None
     blur: NDArray[np.float64] | None = None
@@ -73,9 +79,13 @@ def draw_augmentation(plan: Plan, step: int, place: int) -> Draw:
     # Drawn last, so that the kinds above come out as they did before this one existed.
     noise_seed = int(rng.integers(2**62))
     coarse, coarseness = rng.random() < settings.low_resolution_probability, rng.random()
+    bent = rng.random() < settings.elastic_probability
+    bends = rng.uniform(-1, 1, (3, *(_BENDS + 1,) * 3))
+    reach = settings.elastic_range * np.array(plan.patch_voxels) / _BENDS
     noise, blur, brightness, shift, contrast, gamma = amounts
     return Draw(
-        matrix=_matrix(angles if rotate else np.zeros(3), scale if zoom else 1.0, plan) if rotate or zoom else None,
+        matrix=_matrix(angles * rotate, scale if zoom else 1.0, plan) if rotate or zoom or bent else None,
+        warp=bends * reach[:, None, None, None] if bent else None,
         mirror=tuple(i for i, axis in enumerate(AXES) if axis in settings.mirror and mirrored[i]),
         noise=np.abs(noise) * settings.noise_sigma if chosen[0] else None,
         blur=np.abs(blur) * settings.blur_sigma_voxels if chosen[1] else None,
@@ -94,6 +104,8 @@ def margin_voxels(draw: Draw, patch_voxels: tuple[int, int, int]) -> tuple[int, 
         return patch_voxels
     # Half the patch, turned: the farthest voxel along each axis, and one more for the interpolation.
     reach = np.abs(draw.matrix) @ (np.array(patch_voxels) // 2)
+    if draw.warp is not None:
+        reach += np.abs(draw.warp).max((1, 2, 3))
     x, y, z = (2 * np.ceil(reach).astype(int) + 3).tolist()
     return x, y, z
 
@@ -101,7 +113,7 @@ def margin_voxels(draw: Draw, patch_voxels: tuple[int, int, int]) -> tuple[int, 
 def turned(
     images: Tensor, targets: Tensor, draws: Sequence[Draw], patch_voxels: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor]:
-    r"""Rotate and scale patches, all in one resampling.
+    r"""Rotate, scale and bend patches, all in one resampling.
 
     Parameters
     ----------
@@ -117,7 +129,7 @@ def turned(
     images : (B, C, \*patch_voxels) float32 Tensor
     targets : (B, \*patch_voxels) uint8 Tensor
     """
-    grids = _sampling_grids([draw.matrix for draw in draws], tuple(images.shape[2:]), patch_voxels, images.device)
+    grids = _sampling_grids(draws, tuple(images.shape[2:]), patch_voxels, images.device)
     moved = functional.grid_sample(images, grids, mode="bilinear", padding_mode="zeros", align_corners=True)
     labels = functional.grid_sample(targets[:, None].float(), grids, mode="nearest", align_corners=True)
     return moved, labels[:, 0].to(torch.uint8)
@@ -200,7 +212,7 @@ def _matrix(angles_degrees: NDArray[np.float64], scale: float, plan: Plan) -> ND
 
 
 def _sampling_grids(
-    matrices: Sequence[NDArray[np.float64] | None],
+    draws: Sequence[Draw],
     box: tuple[int, ...],
     patch: tuple[int, int, int],
     device: torch.device,
@@ -209,13 +221,19 @@ def _sampling_grids(
     # The patch's centre voxel is patch // 2, the box's is box // 2: the voxel of the Cut lies on both.
     offsets = [torch.arange(n, dtype=torch.float32, device=device) - n // 2 for n in patch]
     points = torch.stack(torch.meshgrid(*offsets, indexing="ij"), -1)
-    turns = torch.as_tensor(np.stack([np.eye(3) if m is None else m for m in matrices]), dtype=torch.float32)
+    matrices = [np.eye(3) if draw.matrix is None else draw.matrix for draw in draws]
+    turns = torch.as_tensor(np.stack(matrices), dtype=torch.float32)
     size = torch.tensor(box, dtype=torch.float32)
     # From offsets in voxels to -1 … 1 is one more scaling, which the small matrices can take over.
     scale = 2 / (size - 1).clamp_min(1)
     shift = torch.tensor([n // 2 for n in box], dtype=torch.float32) * scale - 1
     turns = (turns * scale[:, None]).to(device)
     normalised = torch.einsum("xyzj,bij->bxyzi", points, turns) + shift.to(device)
+    for place, draw in enumerate(draws):
+        if draw.warp is not None:
+            warp = torch.as_tensor(draw.warp, dtype=torch.float32) * scale[:, None, None, None]
+            bends = functional.interpolate(warp[None].to(device), patch, mode="trilinear", align_corners=True)[0]
+            normalised[place] += bends.movedim(0, -1)
     return normalised.flip(-1)  # grid_sample names the last axis first
 
 

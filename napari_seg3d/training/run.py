@@ -49,8 +49,9 @@ _RECORDED = {kind.__name__: kind for kind in (EpochDone, Validated, Warned)}
 class RunFacts:
     """What `run.json` holds about a run.
 
-    `older_ids` are cases of an older dataset that are mixed in, `test_ids` those that are never learned from. `leg_step`
-    and `leg_s` are where the schedule of the learning rate began anew, because the run was given more time or cases.
+    `older_ids` are cases of an older dataset that are mixed in, `test_ids` those that are never learned from.
+    `leg_step` and `leg_s` are where the schedule of the learning rate began anew, because the run was given more time
+    or cases.
     `fold` of `folds` counts from 1 and is None outside a cross-validation.
     """
 

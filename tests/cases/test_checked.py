@@ -31,13 +31,13 @@ def test_boxes_come_back(tmp_path):
         '{"format": "napari-seg3d checked"}',
         *(
             json.dumps({"format": "napari-seg3d checked", "boxes": [box]})
-            for box in ([[0, 1], [0, 1]], [[3, 2], [0, 1], [0, 1]], [[0, 1.5], [0, 1], [0, 1]], [[-1, 2], [0, 1], [0, 1]],
-                        [[True, 2], [0, 1], [0, 1]], "box", None)
+            for box in ([[0, 1], [0, 1]], [[3, 2], [0, 1], [0, 1]], [[0, 1.5], [0, 1], [0, 1]],
+                        [[-1, 2], [0, 1], [0, 1]], [[True, 2], [0, 1], [0, 1]], "box", None)
         ),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused(tmp_path, content):
     labels = tmp_path / "a.nii.gz"
     checked_file(labels).write_text(content)
-    with pytest.raises(FileError, match="Expected checked boxes as JSON in a.checked.json"):
+    with pytest.raises(FileError, match=r"Expected checked boxes as JSON in a\.checked\.json"):
         read_checked(labels)

@@ -12,9 +12,9 @@ from napari_seg3d.cases.fingerprint import fingerprint
 from napari_seg3d.cases.labels import regions_for
 from napari_seg3d.errors import ModelError, PlanError
 from napari_seg3d.events import result_of
-from napari_seg3d.model.planner import CPU_STEP_VOXELS, make_plan, pooling
+from napari_seg3d.model.planner import CPU_STEP_VOXELS, FEW_CASES, make_plan, pooling, smaller
 from napari_seg3d.model.recipes import plan_from_recipe, recipe_names, recipe_summary
-from napari_seg3d.volumes.volume import LabelTable
+from napari_seg3d.volumes.volume import LabelMap, LabelTable
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +129,58 @@ def test_regions_are_learned_where_they_tell_all_labels_apart(facts):
     merging = replace(nested, table=LabelTable.from_names(names), regions=regions_for(LabelTable.from_names(names)))
     assert make_plan(merging, device="cpu").targets == "classes"
     assert len(make_plan(merging, device="cpu", changes={"targets": "regions"}).regions) == 3
+
+
+def test_ct_is_clipped_to_the_labelled_voxels_and_mri_is_not(tiny_case):
+    def with_ct(number):
+        case = tiny_case(number)
+        hounsfield = replace(case.modalities["FLAIR"], data=case.modalities["FLAIR"].data * 3 - 1000, name="CT")
+        return replace(case, modalities={"CT": hounsfield, "T1c": case.modalities["T1c"]})
+
+    cases = [with_ct(i) for i in range(3)]
+    plan = make_plan(result_of(fingerprint(cases)), device="cpu")
+    labelled = np.concatenate([c.modalities["CT"].data[c.truth.data > 0] for c in cases])
+    assert plan.ct_windows.keys() == {"CT"}
+    window = plan.ct_windows["CT"]
+    assert [window.low, window.high] == pytest.approx(np.percentile(labelled, [0.5, 99.5]), rel=0.05)
+    assert window.mean == pytest.approx(labelled.mean(), rel=0.05)
+    assert "Hounsfield" in plan.reasons["normalisation"]
+    assert "CT clipped to" in "\n".join(plan.describe())
+    # A model that is fine-tuned keeps the window that it has learned with.
+    other = make_plan(result_of(fingerprint([with_ct(7)])), device="cpu", start=plan)
+    assert other.ct_windows == plan.ct_windows
+
+
+def test_a_label_named_ignore_is_not_learned(tiny_case):
+    case = tiny_case(0)
+    data = case.truth.data.copy()
+    data[:5] = 9
+    table = LabelTable.from_names({1: "oedema", 2: "enhancing tumour", 9: "ignore"})
+    plan = make_plan(result_of(fingerprint([replace(case, truth=LabelMap(data, case.geometry, table))])), device="cpu")
+    assert plan.ignore_value == 9
+    assert [label.value for label in plan.labels] == [1, 2]
+    with pytest.raises(PlanError, match="also the value of a label"):
+        plan.changed({"ignore_value": 2})
+
+
+def test_few_cases_are_varied_more_than_many(facts):
+    few, many = (
+        make_plan(replace(facts, cases=tuple(replace(facts.cases[0], id=str(i)) for i in range(n))), device="cpu")
+        for n in (FEW_CASES, FEW_CASES + 1)
+    )
+    assert few.augmentation.rotation_probability > many.augmentation.rotation_probability
+    assert "few" in few.reasons["augmentation"] or "strong" in few.reasons["augmentation"]
+
+
+def test_a_smaller_plan_halves_the_batch_then_shortens_the_patch(facts):
+    plan = make_plan(facts, device="cpu", changes={"batch_size": 4})
+    sizes = []
+    while plan is not None:
+        sizes.append((plan.batch_size, plan.patch_voxels))
+        plan = smaller(plan)
+    assert [batch for batch, _ in sizes[:3]] == [4, 2, 1]
+    voxels = [batch * np.prod(patch) for batch, patch in sizes]
+    assert voxels == sorted(voxels, reverse=True)
+    assert len(set(voxels)) == len(voxels)
+    fixed = make_plan(facts, network="unetr", device="cpu", changes={"batch_size": 1})
+    assert smaller(fixed) is None  # its position embedding fits one size only

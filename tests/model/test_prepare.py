@@ -13,7 +13,7 @@ from nibabel.orientations import aff2axcodes
 from napari_seg3d.cases.case import Case
 from napari_seg3d.cases.labels import regions_for
 from napari_seg3d.errors import LabelError, ModelError
-from napari_seg3d.model.prepare import prepare, restore, restore_intensities
+from napari_seg3d.model.prepare import IGNORED, prepare, restore, restore_intensities
 from napari_seg3d.volumes.geometry import Geometry
 from napari_seg3d.volumes.volume import LabelMap, LabelTable, Volume
 
@@ -104,6 +104,28 @@ def test_intensities_are_z_scores_of_the_foreground(tiny_case, tiny_plan):
     # The plan's order of channels rules, not the case's.
     t1c = np.corrcoef(prepared.image[0][inside], prepared.grid.inside(case.modalities["T1c"].data)[inside])[0, 1]
     assert t1c == pytest.approx(1, abs=1e-4)
+
+
+def test_ct_is_clipped_and_normalised_by_the_dataset_also_outside_the_foreground(tiny_case, tiny_plan):
+    window = {"low": 300, "high": 400, "mean": 350, "std": 20}
+    plan = tiny_plan(ct_windows={"FLAIR": window}, crop_to_foreground=False)
+    case = tiny_case(0)
+    prepared = prepare(case, plan)
+    assert prepared.grid.network.shape == prepared.grid.box_shape  # nothing is interpolated
+    expected = prepared.grid.inside((np.clip(case.modalities["FLAIR"].data, 300, 400) - 350) / 20)
+    np.testing.assert_allclose(prepared.image[0], expected, rtol=1e-5)
+    np.testing.assert_array_equal(prepared.image[1], prepare(case, tiny_plan(crop_to_foreground=False)).image[1])
+
+
+def test_what_is_to_be_ignored_becomes_ignored(tiny_case, tiny_plan):
+    case = tiny_case(0)
+    data = case.truth.data.copy()
+    data[3:6] = 77
+    marked = replace(case, truth=replace(case.truth, data=data))
+    with pytest.raises(LabelError, match="77"):
+        prepare(marked, tiny_plan())
+    prepared = prepare(marked, tiny_plan(ignore_value=77, crop_to_foreground=False))
+    np.testing.assert_array_equal(prepared.target == IGNORED, prepared.grid.inside(data == 77))
 
 
 def test_label_values_of_the_dataset_are_kept(tiny_case, tiny_plan):

@@ -11,7 +11,8 @@ import torch
 from napari_seg3d.training.augment import Draw, draw_augmentation, margin_voxels, turned, varied
 
 OFF = {f"augmentation.{kind}_probability": 0.0 for kind in
-       ("rotation", "scale", "noise", "blur", "brightness", "shift", "low_resolution", "contrast", "gamma")}  # fmt: skip
+       ("rotation", "scale", "elastic", "noise", "blur", "brightness", "shift", "low_resolution", "contrast",
+        "gamma")}  # fmt: skip
 
 
 def augmented(image, target, draw, patch):
@@ -52,7 +53,9 @@ def test_the_same_step_draws_the_same_and_kinds_are_independent(tiny_plan):
 
 
 def test_draws_stay_in_their_ranges(tiny_plan):
-    plan = tiny_plan(**dict.fromkeys(OFF, 1.0), **{"augmentation.rotation_degrees": 10.0, "augmentation.scale_range": 0.25})
+    plan = tiny_plan(
+        **dict.fromkeys(OFF, 1.0), **{"augmentation.rotation_degrees": 10.0, "augmentation.scale_range": 0.25}
+    )
     for step in range(200):
         draw = draw_augmentation(plan, step, 0)
         to_mm = np.diag(plan.spacing_mm)
@@ -140,3 +143,25 @@ def test_patches_are_turned_together_as_alone(tiny_plan):
         alone, its_labels = turned(images[i : i + 1], targets[i : i + 1], [draw], patch)
         torch.testing.assert_close(together[i], alone[0])
         assert torch.equal(labels[i], its_labels[0])
+
+
+def test_bending_moves_by_what_was_drawn_and_never_folds(tiny_plan):
+    patch = (13, 9, 17)
+    steady = np.ones((3, 5, 5, 5)) * np.array([1.0, -2.0, 3.0])[:, None, None, None]
+    draw = Draw(matrix=np.eye(3), warp=steady)
+    image, target, size = box_for(draw, patch)
+    out, labels = augmented(image, target, draw, patch)
+    first = [n // 2 - p // 2 + int(way) for n, p, way in zip(size, patch, (1, -2, 3), strict=True)]
+    there = tuple(slice(f, f + p) for f, p in zip(first, patch, strict=True))
+    torch.testing.assert_close(out, image[(slice(None), *there)], atol=1e-5, rtol=0)
+    assert torch.equal(labels, target[there])
+    only_bent = {**OFF, "augmentation.elastic_probability": 1.0, "augmentation.elastic_range": 0.35}
+    plan = tiny_plan(**only_bent)
+    drawn = draw_augmentation(plan, 3, 0)
+    assert (np.abs(drawn.warp).max((1, 2, 3)) <= 0.35 * np.array(plan.patch_voxels) / 4).all()
+    # Voxel numbers along an axis, read through the bend, still rise along that axis.
+    for axis in range(3):
+        numbers = np.indices(margin_voxels(drawn, plan.patch_voxels), dtype=np.float32)[axis]
+        image = torch.from_numpy(numbers)[None]
+        read, _ = augmented(image, torch.zeros(image.shape[1:], dtype=torch.uint8), drawn, plan.patch_voxels)
+        assert (read[0].diff(dim=axis) > 0).all()

@@ -333,7 +333,8 @@ from napari_seg3d.model.planner import make_plan
 from napari_seg3d.training.loop import train
 torch.set_num_threads(1)
 case = brain_phantom(1)
-plan = make_plan(result_of(fingerprint([case])), device="cpu", epochs=1, changes={"steps_per_epoch": 2, "batch_size": 4})
+changes = {"steps_per_epoch": 2, "batch_size": 4}
+plan = make_plan(result_of(fingerprint([case])), device="cpu", epochs=1, changes=changes)
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + int(0.8 * step_memory_mb(plan) * 2**20),) * 2)
 for event in train(plan, [case], Path(sys.argv[1]), threads=1):

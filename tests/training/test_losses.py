@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.losses.dice import DiceLoss
 
+from napari_seg3d.model.prepare import IGNORED
 from napari_seg3d.training.losses import SegmentationLoss, region_table
 
 REGIONS = {
@@ -64,3 +66,34 @@ def test_an_empty_batch_has_a_finite_loss_and_gradient(tiny_plan, targets):
     logits = torch.randn(1, plan.outputs, 4, 4, 4, requires_grad=True)
     SegmentationLoss(plan)(logits, torch.zeros(1, 1, 4, 4, 4, dtype=torch.uint8)).backward()
     assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("targets", [{}, REGIONS])
+def test_ignored_voxels_count_nowhere(tiny_plan, targets):
+    plan = tiny_plan(**targets)
+    loss = SegmentationLoss(plan)
+    logits = torch.randn(1, plan.outputs, 6, 4, 4, requires_grad=True)
+    target = torch.randint(0, 3, (1, 1, 6, 4, 4), dtype=torch.uint8)
+    partly = target.clone()
+    partly[:, :, 4:] = IGNORED
+    value = loss(logits, partly)
+    torch.testing.assert_close(value, loss(logits[:, :, :4], target[:, :, :4]))
+    value.backward()
+    assert not logits.grad[:, :, 4:].any()
+    nothing_known = loss(logits, torch.full_like(target, IGNORED))
+    assert torch.isfinite(nothing_known)
+
+
+@pytest.mark.parametrize("targets", [{}, REGIONS])
+def test_it_agrees_with_monai(tiny_plan, targets):
+    plan = tiny_plan(**targets)
+    logits = torch.randn(2, plan.outputs, 6, 5, 4)
+    target = torch.randint(0, 3, (2, 1, 6, 5, 4), dtype=torch.uint8)
+    if targets:
+        truth = region_table(plan)[target[:, 0].long()].movedim(-1, 1)
+        expected = DiceLoss(batch=True, sigmoid=True)(logits, truth)
+        expected += torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
+    else:
+        expected = DiceLoss(batch=True, softmax=True, to_onehot_y=True, include_background=False)(logits, target.long())
+        expected += torch.nn.functional.cross_entropy(logits, target[:, 0].long())
+    torch.testing.assert_close(SegmentationLoss(plan)(logits, target), expected)
