@@ -13,7 +13,7 @@ from ..errors import DatasetError
 from ..volumes.files import inspect_file, strip_suffix
 
 #: With fewer training cases none is kept for validation, unless the user names some.
-FEWEST_TO_VALIDATE = 4
+FEWEST_TO_VALIDATE = 8
 
 
 def training_split(dataset: Dataset, split_file: Path | None, seed: int) -> Split:
