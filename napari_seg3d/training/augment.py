@@ -218,17 +218,17 @@ def _sampling_grids(
     device: torch.device,
 ) -> Tensor:
     """Return (B, X, Y, Z, 3): where each voxel of the patches is read from, in torch's coordinates from -1 to 1."""
-    # The patch's centre voxel is patch // 2, the box's is box // 2: the voxel of the Cut lies on both.
-    offsets = [torch.arange(n, dtype=torch.float32, device=device) - n // 2 for n in patch]
-    points = torch.stack(torch.meshgrid(*offsets, indexing="ij"), -1)
-    matrices = [np.eye(3) if draw.matrix is None else draw.matrix for draw in draws]
-    turns = torch.as_tensor(np.stack(matrices), dtype=torch.float32)
+    # From offsets in voxels to -1 … 1 is one more scaling, which the small matrices can take over. The patch's centre
+    # voxel is patch // 2, the box's is box // 2: the voxel of the Cut lies on both.
     size = torch.tensor(box, dtype=torch.float32)
-    # From offsets in voxels to -1 … 1 is one more scaling, which the small matrices can take over.
     scale = 2 / (size - 1).clamp_min(1)
     shift = torch.tensor([n // 2 for n in box], dtype=torch.float32) * scale - 1
-    turns = (turns * scale[:, None]).to(device)
-    normalised = torch.einsum("xyzj,bij->bxyzi", points, turns) + shift.to(device)
+    matrices = [np.eye(3) if draw.matrix is None else draw.matrix for draw in draws]
+    turns = torch.as_tensor(np.stack(matrices), dtype=torch.float32) * scale[:, None]
+    x, y, z = (torch.outer(turns[:, :, i].reshape(-1), torch.arange(n) - n // 2.0) for i, n in enumerate(patch))
+    x, y, z = (part.view(len(draws), 3, -1).mT.to(device) for part in (x + shift.repeat(len(draws))[:, None], y, z))
+    # A product with a matrix is a sum of one vector for each axis.
+    normalised = x[:, :, None, None] + y[:, None, :, None] + z[:, None, None, :]
     for place, draw in enumerate(draws):
         if draw.warp is not None:
             warp = torch.as_tensor(draw.warp, dtype=torch.float32) * scale[:, None, None, None]
