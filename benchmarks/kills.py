@@ -38,7 +38,7 @@ CHANGES = {
     "ema_decay": 0.9,
 }
 #: A child that takes longer than this hangs.
-LIMIT_S = 120.0
+LIMIT_S = 600.0
 WHERE = ("while training", "while preparing", "while training", "while writing weights")
 #: What a child tells: whether it has begun (1), its first and newest step, the seconds until the first.
 BEGUN, FIRST_STEP, STEP, PREPARED_S = range(4)
