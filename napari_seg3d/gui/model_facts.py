@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FileError, ModelError
+from ..model.members import check_members, members_of, model_name
 from ..model.plan import Plan
+from ..training.cross_validation import is_cross_validation, read_cross_validation
 from ..volumes.files import strip_suffix
 
 if TYPE_CHECKING:
@@ -21,10 +24,15 @@ ODD_SPACING = 2.0
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The plan of a model, and its mean Dice on validation cases by class, if it was validated."""
+    """The plan of a model, and its mean Dice on validation cases by class, if it was validated.
+
+    Of an ensemble it is the plan of its first member, `members` the names of all, and the Dice that of the
+    cross-validation, if it is one and finished.
+    """
 
     plan: Plan
     dice: dict[str, float]
+    members: tuple[str, ...] = ()
 
     def in_words(self) -> str:
         """Say what the model wants and on which grid it works."""
@@ -32,7 +40,12 @@ class ModelFacts:
         spacing = "×".join(f"{size:.3g}" for size in plan.spacing_mm)
         images = "image" if len(plan.modalities) == 1 else "images"
         lines = [f"Wants the {images} {', '.join(plan.modalities)}; works on voxels of {spacing} mm."]
-        if self.dice:
+        if self.members:
+            lines.insert(0, f"Mean of {len(self.members)} models.")
+        if self.dice and self.members:
+            mean = sum(self.dice.values()) / len(self.dice)
+            lines.append(f"Mean Dice {mean:.3f} over all cases, each judged by a model that did not see it.")
+        elif self.dice:
             mean = sum(self.dice.values()) / len(self.dice)
             lines.append(f"Mean Dice {mean:.3f} on its validation cases.")
         return " ".join(lines)
@@ -56,6 +69,26 @@ def read_model_facts(path: Path) -> ModelFacts:
         raise ModelError(f"{file.name} is not the description of a model of napari-seg3d.") from None
     dice = history.get("validation_dice") or {}
     return ModelFacts(Plan.from_json(json.dumps(plan)), {str(name): float(value) for name, value in dice.items()})
+
+
+def read_ensemble_facts(paths: Sequence[Path]) -> ModelFacts:
+    """Read the facts of a model, or of several that predict together; a cross-validation stands for its folds.
+
+    Raises
+    ------
+    FileError, ModelError, PlanError
+        As `read_model_facts`, or if the models do not belong together.
+    """
+    members = [member for path in paths for member in members_of(path)]
+    facts = [read_model_facts(member) for member in members]
+    if len(members) == 1:
+        return facts[0]
+    names = tuple(model_name(member) for member in members)
+    check_members(names, [each.plan for each in facts])
+    dice: dict[str, float] = {}
+    if len(paths) == 1 and is_cross_validation(paths[0]):
+        dice = {name: spread.mean for name, spread in read_cross_validation(paths[0]).dice().items()}
+    return ModelFacts(facts[0].plan, dice, names)
 
 
 def model_of_prediction(path: Path) -> str:

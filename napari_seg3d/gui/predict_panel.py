@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QMenu,
     QPushButton,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -27,7 +30,7 @@ from .box_chooser import BoxChooser
 from .editors import WheelGuard, combo
 from .labels_from_file import LabelsFromFile
 from .layers import Display, image_layer
-from .model_facts import ModelFacts, misfit, model_of_prediction, oddities, read_model_facts
+from .model_facts import ModelFacts, misfit, model_of_prediction, oddities, read_ensemble_facts
 from .navigate import show_page
 from .result_list import Result, ResultList
 from .run_view import output_colours
@@ -47,6 +50,8 @@ TARGETS = {
     "missing": "cases not yet predicted ({})",
     "all": "all cases ({})",
 }
+#: Letters of the name of a folder.
+_LONGEST_NAME = 80
 #: Seconds between two updates of the case table while many cases are predicted.
 _REFRESH_S = 5.0
 
@@ -63,6 +68,8 @@ class PredictPanel(Panel):
     def __init__(self, workspace: Workspace, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(workspace, viewer, parent)
         self._facts: ModelFacts | None = None
+        #: Models that predict together with the one in the box.
+        self._others: tuple[Path, ...] = ()
         self._problem = ""
         self._left_out: list[str] = []
         self._failure: Failed | None = None
@@ -91,7 +98,18 @@ class PredictPanel(Panel):
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow("With", self.model_box)
+        self.others_button = QToolButton()
+        self.others_button.setText("+")
+        self.others_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.others_button.setStyleSheet("QToolButton::menu-indicator { image: none; }")
+        self.others_button.setToolTip("Tick further models: the mean of their probabilities decides (an ensemble)")
+        self.others_button.setMenu(QMenu(self.others_button))
+        self.others_button.menu().aboutToShow.connect(self._list_others)
+        models = QHBoxLayout()
+        models.setSpacing(4)
+        models.addWidget(self.model_box, 1)
+        models.addWidget(self.others_button)
+        form.addRow("With", models)
         form.addRow(self._model_words)
         form.addRow("For", self.target_box)
         form.addRow(self._fit)
@@ -171,6 +189,31 @@ class PredictPanel(Panel):
         path: Path | None = self.model_box.currentData()
         return path
 
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """The chosen model and those that predict together with it; empty if there is none."""
+        return () if self.model is None else (self.model, *(path for path in self._others if path != self.model))
+
+    def average_with(self, others: Sequence[Path]) -> None:
+        """Choose the models that predict together with the one in the box."""
+        self._others = tuple(others)
+        self._read_model()
+
+    def _list_others(self) -> None:
+        menu = self.others_button.menu()
+        menu.clear()
+        offered = [(name, path) for name, path in self.workspace.models() if path != self.model]
+        if not offered:
+            menu.addAction("There is no other model").setEnabled(False)
+        for name, path in offered:
+            action = menu.addAction(f"and {name}")
+            action.setCheckable(True)
+            action.setChecked(path in self._others)
+            action.toggled.connect(lambda ticked, path=path: self._tick(path, ticked))
+
+    def _tick(self, path: Path, ticked: bool) -> None:
+        self.average_with([*(other for other in self._others if other != path), *([path] if ticked else [])])
+
     def choose_model(self, path: Path) -> None:
         """Choose a model that is in the list."""
         for index in range(self.model_box.count()):
@@ -197,9 +240,12 @@ class PredictPanel(Panel):
 
     def _read_model(self) -> None:
         self._facts, self._problem = None, ""
+        offered = {path for _, path in self.workspace.models()}
+        self._others = tuple(path for path in self._others if path in offered)
+        self.others_button.setText(f"+{len(self.models) - 1}" if len(self.models) > 1 else "+")
         if self.model is not None:
             try:
-                self._facts = read_model_facts(self.model)
+                self._facts = read_ensemble_facts(self.models)
             except Seg3dError as error:
                 self._problem = str(error)
         if self._facts is None:
@@ -208,6 +254,11 @@ class PredictPanel(Panel):
         else:
             names = swatches(output_colours(self._facts.plan).items())
             self._model_words.setText(f"{self._facts.in_words()} Finds {names}.")
+        self._model_words.setToolTip(
+            "\n".join(self._facts.members)
+            if self._facts and self._facts.members
+            else "What the model wants to see and what it finds"
+        )
         self._offer_mirrors()
         self._list_results()
 
@@ -242,7 +293,7 @@ class PredictPanel(Panel):
         """Where predictions with this model and these options are kept, so that none is written over another's."""
         if self.model is None or self.workspace.output is None:
             return None
-        name = self.model.stem if self.model.is_file() else self.model.name
+        name = _name_of_models(self.models)
         return self.workspace.predictions_folder / (f"{name} mirrored" if self.mirrors.isChecked() else name)
 
     def cases(self, target: str) -> tuple[CaseFiles, ...]:
@@ -340,11 +391,11 @@ class PredictPanel(Panel):
 
     def predict(self) -> None:
         """Predict the chosen cases."""
-        model, folder, cases = self.model, self.folder, self._fitting()
-        if model is None or folder is None or not cases or self._predicting() is not None:
+        models, folder, cases = self.models, self.folder, self._fitting()
+        if not models or folder is None or not cases or self._predicting() is not None:
             return
         kwargs: dict[str, object] = {
-            "model": model,
+            "model": models[0] if len(models) == 1 else models,
             "device": self.device_box.currentData(),
             "mirrors": self.mirrors.isChecked(),
             "uncertainty": self.uncertainty.isChecked(),
@@ -446,8 +497,8 @@ class PredictPanel(Panel):
     def _name_of(job: Job) -> str:
         if "output" in job.kwargs:
             return Path(job.kwargs["output"]).name
-        model = Path(job.kwargs["model"])
-        return model.stem if model.is_file() else model.name
+        models = job.kwargs["model"]
+        return _name_of_models(models if isinstance(models, tuple) else (models,))
 
     # Results
 
@@ -476,3 +527,12 @@ class PredictPanel(Panel):
 
     def _show_file(self, result: Result) -> None:
         self._labels.show(result.case_id, result.path, result.by or "prediction")
+
+
+def _name_of_models(paths: Sequence[Path]) -> str:
+    """Return a name that no other choice of models has, short enough for a folder."""
+    name = " + ".join(path.stem if path.is_file() else path.name for path in paths)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{paths[0].name[: _LONGEST_NAME - 30]} + {len(paths) - 1} more ({digest})"

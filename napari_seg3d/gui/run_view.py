@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidge
 from ..errors import Seg3dError
 from ..events import EpochDone, Event, Progress, Step, Validated
 from ..model.plan import Plan
-from ..training.run import RunFacts, RunFolder, list_runs, read_history
+from ..training.cross_validation import is_cross_validation, read_cross_validation
+from ..training.run import RunFacts, RunFolder, list_runs, read_history, run_name
 from .curves import CurvesView
 from .editors import WheelGuard, combo
 from .widgets import duration, quiet_label
@@ -30,9 +31,34 @@ class RunEntry:
     facts: RunFacts
 
     @property
+    def name(self) -> str:
+        """What it is called; a fold after its cross-validation."""
+        return run_name(self.folder)
+
+    @property
     def text(self) -> str:
         """Name and state."""
-        return f"{self.folder.name} · {self.state}"
+        return f"{self.name} · {self.state}"
+
+    @property
+    def whole(self) -> Path | None:
+        """The cross-validation whose fold it is, as long as that is not finished."""
+        folder = self.folder.parent
+        try:
+            unfinished = is_cross_validation(folder) and not read_cross_validation(folder).finished
+        except Seg3dError:
+            return None
+        return folder if unfinished else None
+
+    @property
+    def may_learn_more(self) -> bool:
+        """Whether it is done and can be given more time or cases; a fold cannot, for it would not match the others."""
+        return self.state == "finished" and self.facts.fold is None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it, or the cross-validation that it is part of, can go on."""
+        return self.state in RESUMABLE or (self.state == "finished" and self.whole is not None)
 
 
 def runs_in(folder: Path, running: Path | None) -> list[RunEntry]:
@@ -67,6 +93,8 @@ class RunView(QWidget):
     chosen = Signal()
     #: Run folder and case whose newest validation prediction the user wants to see.
     validation_wanted = Signal(object, str)
+    #: The user wants to see the runs side by side.
+    comparison_wanted = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -87,6 +115,10 @@ class RunView(QWidget):
         top = QHBoxLayout()
         top.addWidget(QLabel("Run"))
         top.addWidget(self._box, 1)
+        self._compare = QPushButton("Compare…")
+        self._compare.setToolTip("All runs side by side in a window of their own: Dice by label, differences by case")
+        self._compare.clicked.connect(self.comparison_wanted.emit)
+        top.addWidget(self._compare)
         looking = QHBoxLayout()
         looking.addWidget(self._case, 1)
         looking.addWidget(self._look)

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..cases.case import CaseFiles
-from ..cases.dataset import VALIDATION_FRACTION, Dataset, Split, read_split, split_cases
+from ..cases.dataset import VALIDATION_FRACTION, Dataset, Split, fold_cases, read_split, split_cases
 from ..model.networks import network_names, network_summary
 from ..model.planner import PRESETS
 from ..model.recipes import recipe_names, recipe_summary
@@ -33,6 +33,8 @@ from .widgets import Section, duration, quiet_label
 
 #: Seconds in the units in which a time can be given.
 SECONDS = {"minutes": 60.0, "hours": 3600.0}
+#: Numbers of folds that are offered; 0 is one training with a fixed division.
+FOLDS = (0, 3, 5, 10)
 #: Other ways to give a length, beside the planner's presets.
 _EPOCHS, _PUBLISHED = "epochs", "published"
 _BROWSE = "browse…"
@@ -40,23 +42,35 @@ _BROWSE = "browse…"
 
 @dataclass(frozen=True)
 class SplitChoice:
-    """How cases are divided: by a file, or by chance with a seed."""
+    """How cases are divided: by a file, or by chance with a seed; with `folds` all of them train and validate by turns.
+
+    A file's test cases are in no fold.
+    """
 
     file: Path | None = None
     validation_percent: int = round(100 * VALIDATION_FRACTION)
     seed: int = 0
+    folds: int = 0
 
     def of(self, dataset: Dataset) -> Split:
         """Divide the labelled cases; raises `DatasetError` if the file does not fit the dataset."""
         if self.file is not None:
             split = read_split(self.file, dataset)
+            if self.folds:
+                return self._folded((*split.train, *split.validation), split.test)
             if split.validation:
                 return split
             # A file with training and test cases only: validation comes out of training, never out of the test.
             train, validation = self._drawn(split.train)
             return Split(train, split.test, validation)
+        if self.folds:
+            return self._folded(dataset.labelled, ())
         train, validation = self._drawn(dataset.labelled)
         return Split(train, (), validation)
+
+    def _folded(self, cases: Sequence[CaseFiles], test: tuple[CaseFiles, ...]) -> Split:
+        fold_cases(cases, self.folds, 1, seed=self.seed)  # refuses more folds than patients
+        return Split(tuple(cases), test)
 
     def _drawn(self, cases: Sequence[CaseFiles]) -> tuple[tuple[CaseFiles, ...], tuple[CaseFiles, ...]]:
         return split_cases(cases, validation_fraction=self.validation_percent / 100, seed=self.seed)
@@ -64,6 +78,12 @@ class SplitChoice:
     def in_words(self, split: Split) -> str:
         """Say what is trained on, for example "40 labelled cases: 32 train, 8 validate (drawn with seed 0)"."""
         count = len(split.train) + len(split.validation)
+        if self.folds:
+            kept = f"; {len(split.test)} kept for testing" if split.test else ""
+            return (
+                f"{count} labelled cases in {self.folds} folds, one model each: every case is judged once, by the "
+                f"model that did not learn from it (drawn by patient with seed {self.seed}){kept}"
+            )
         parts = [f"{len(split.train)} train", f"{len(split.validation)} validate"]
         if split.test:
             parts.append(f"{len(split.test)} kept for testing")
@@ -86,6 +106,9 @@ class SplitWidget(QWidget):
         self._percent.setSuffix(" %")
         self._percent.setValue(20)
         self._percent.setToolTip("Share of the cases that judge the model and are not learned from")
+        self._folds = combo("Cross-validation: as many models as folds, each judged by the cases it did not learn from")
+        for count in FOLDS:
+            self._folds.addItem(f"{count}-fold cross-validation" if count else "off", count)
         self._seed = QSpinBox()
         self._seed.setRange(0, 2**31 - 1)
         self._seed.setToolTip("Number from which the division and every random draw of the training follow")
@@ -101,6 +124,7 @@ class SplitWidget(QWidget):
         files.addWidget(self._clear)
         form = _form()
         form.addRow("Validation", self._percent)
+        form.addRow("Folds", self._folds)
         form.addRow("Seed", self._seed)
         form.addRow("Split file", files)
         self._fold = Section("Divided by", tooltip="How the cases are divided into training and validation")
@@ -113,6 +137,7 @@ class SplitWidget(QWidget):
         for box in (self._percent, self._seed):
             box.setKeyboardTracking(False)
             box.valueChanged.connect(self._refresh)
+        self._folds.currentIndexChanged.connect(self._refresh)
         self._guard = WheelGuard(self)
         self._guard.watch(self)
         self._refresh()
@@ -120,12 +145,13 @@ class SplitWidget(QWidget):
     @property
     def choice(self) -> SplitChoice:
         """How the cases are divided."""
-        return SplitChoice(self._file, self._percent.value(), self._seed.value())
+        return SplitChoice(self._file, self._percent.value(), self._seed.value(), self._folds.currentData())
 
     def set_choice(self, choice: SplitChoice) -> None:
         """Show a choice, for example a remembered one."""
         self._percent.setValue(choice.validation_percent)
         self._seed.setValue(choice.seed)
+        self._folds.setCurrentIndex(max(0, self._folds.findData(choice.folds)))
         self.set_file(choice.file)
 
     def set_file(self, path: Path | None) -> None:
@@ -145,9 +171,13 @@ class SplitWidget(QWidget):
 
     def _refresh(self) -> None:
         by_file = self._file is not None
+        self._percent.setEnabled(not self._folds.currentData())
         self._file_button.setText(self._file.name if self._file else "Choose file…")
         self._clear.setVisible(by_file)
-        self._fold.set_title("Divided by " + (f"the file {self._file.name}" if self._file else "chance, seeded"))
+        folds = f", {self._folds.currentData()} folds" if self._folds.currentData() else ""
+        self._fold.set_title(
+            "Divided by " + (f"the file {self._file.name}" if self._file else "chance, seeded") + folds
+        )
         self.changed.emit()
 
 

@@ -359,12 +359,12 @@ class TrainPanel(Panel):
         for words, part in (("Half as long again", 0.5), ("As long again", 1.0)):
             if plan.epochs is not None:
                 length: dict[str, Any] = {"more_epochs": max(1, round(part * plan.epochs))}
-                told = f"{length['more_epochs']} epochs"
+                told = "1 epoch" if length["more_epochs"] == 1 else f"{length['more_epochs']} epochs"
             else:
                 length = {"more_s": part * float(plan.budget_s or 0)}
                 told = duration(length["more_s"])
             for cases in ([], new) if new else ([],):
-                also = f", also on {len(cases)} new cases" if cases else ""
+                also = f", also on {len(cases)} new {'case' if len(cases) == 1 else 'cases'}" if cases else ""
                 action = self._more_menu.addAction(f"{words} ({told}){also}")
                 more = {**length, "add": cases}
                 action.triggered.connect(lambda _=False, more=more: self._go_on(entry, more))
@@ -519,6 +519,8 @@ class TrainPanel(Panel):
             stem = f"{choice.start.stem if choice.start.is_file() else choice.start.name}-tuned"
         else:
             stem = choice.network if choice.recipe == "automatic" else choice.recipe
+        if folds := self.split.choice.folds:
+            stem = f"{stem}-{folds}fold"
         number = 1
         while self.workspace.output is not None and (self.workspace.runs / f"{stem}-{number}").exists():
             number += 1

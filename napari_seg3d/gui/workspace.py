@@ -324,9 +324,17 @@ class Workspace:
         return self._in_output("corrections")
 
     def models(self) -> list[tuple[str, Path]]:
-        """Return name and path of every model: runs of this project, newest first, then those added by hand."""
-        runs = [] if self.output is None else [file.parent for file in self.runs.glob("*/model.json")]
-        runs.sort(key=lambda run: (run / "model.json").stat().st_mtime, reverse=True)
+        """Return name and path of every model: runs of this project, newest first, then those added by hand.
+
+        A cross-validation is one model, the ensemble of its folds.
+        """
+        newest: dict[Path, float] = {}
+        if self.output is not None:
+            for pattern, above in (("*/model.json", 0), ("*/fold*/model.json", 1)):
+                for file in self.runs.glob(pattern):
+                    run = file.parents[above]
+                    newest[run] = max(newest.get(run, 0.0), file.stat().st_mtime)
+        runs = sorted(newest, key=lambda run: newest[run], reverse=True)
         added = [path for path in self._added_models if path.exists() and path not in runs]
         return [(path.stem if path.is_file() else path.name, path) for path in (*runs, *added)]
 

@@ -284,7 +284,7 @@ def comparison_as_lines(comparison: Comparison) -> list[str]:
 
 
 #: The columns that `difference_cells` fills.
-DIFFERENCE_HEAD = ("difference", "of", "Dice", "n", "p", "")
+DIFFERENCE_HEAD = ("difference", "of", "Dice", "n", "p", "verdict")
 
 
 def difference_cells(difference: Difference) -> list[str]:
