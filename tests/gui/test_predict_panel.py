@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from napari.layers import Image, Labels, Shapes
 from napari_seg3d.cases.dataset import open_dataset
 from napari_seg3d.errors import FileError, ModelError
 from napari_seg3d.gui.layers import label_map_of, origin_of
-from napari_seg3d.gui.model_facts import misfit, oddities, read_model_facts
+from napari_seg3d.gui.model_facts import misfit, oddities, read_ensemble_facts, read_model_facts
 from napari_seg3d.gui.predict_panel import PredictPanel
 from napari_seg3d.gui.result_list import Result, ResultList
 from napari_seg3d.gui.widgets import NARROW
 from napari_seg3d.gui.work import Job
+from napari_seg3d.training.cross_validation import CrossValidation, with_judgements, write_cross_validation
 from napari_seg3d.volumes.files import read_label_map
 
 # ------------------------------------------------------------------------------------------ parts without a viewer
@@ -43,6 +45,27 @@ def test_a_model_without_its_description_is_refused_in_words(run):
     (run / "model.json").unlink()
     with pytest.raises(FileError, match="Copy it together"):
         read_model_facts(run)
+
+
+def test_a_cross_validation_tells_of_its_folds(run):
+    cv = run.with_name("cv")
+    for fold in (1, 2):
+        shutil.copytree(run, cv / f"fold{fold}")
+    assert read_ensemble_facts([run]) == read_model_facts(run)
+    facts = read_ensemble_facts([cv])
+    assert facts.members == ("cv fold1", "cv fold2")
+    assert facts.in_words().startswith("Mean of 2 models. Wants the image")
+    assert read_ensemble_facts([cv, run]).members == ("cv fold1", "cv fold2", "tiny")
+    assert facts.dice == {}
+    record = CrossValidation("study", 0, (("case2",), ("case2",)))
+    write_cross_validation(cv, with_judgements(cv, record))
+    assert "Mean Dice" in read_ensemble_facts([cv]).in_words()
+    assert "each judged by a model that did not see it" in read_ensemble_facts([cv]).in_words()
+    values = json.loads((run / "model.json").read_text())
+    values["plan"]["labels"][0]["name"] = "cyst"
+    (run / "model.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="cannot predict together: tiny knows the labels 1 cyst"):
+        read_ensemble_facts([cv, run])
 
 
 def test_a_case_without_the_models_images_does_not_fit(run, trained_study):
@@ -191,6 +214,31 @@ def test_from_no_model_to_every_case(page, trained_study, qtbot):
     page.wait(
         lambda: any(origin_of(layer).path is not None for layer in page.viewer.layers if isinstance(layer, Labels))
     )
+
+
+def test_several_models_predict_together(viewer, workspace, trained_study, run, qtbot):
+    page = Page(viewer, workspace, qtbot)  # its jobs are carried out at once, without a process of their own
+    panel = page.panel
+    for fold in (1, 2):
+        shutil.copytree(run, run.with_name("cv") / f"fold{fold}")
+    page.open(trained_study)
+    page.target("all")
+    assert {panel.model_box.itemText(i) for i in range(2)} == {"tiny", "cv"}
+    panel.choose_model(run.with_name("cv"))
+    assert panel._model_words.text().startswith("Mean of 2 models.")
+    panel.others_button.menu().aboutToShow.emit()
+    (action,) = panel.others_button.menu().actions()
+    assert action.text() == "and tiny"
+    action.trigger()
+    assert panel.others_button.text() == "+1"
+    assert panel._model_words.text().startswith("Mean of 3 models.")
+    assert panel.folder.name == "cv + tiny"
+    assert page.predict() == "finished"
+    sidecar = json.loads((panel.folder / "case1.json").read_text())
+    assert [member["model"] for member in sidecar["members"]] == ["cv fold1", "cv fold2", "tiny"]
+    panel.others_button.menu().aboutToShow.emit()
+    panel.others_button.menu().actions()[0].trigger()
+    assert panel.models == (run.with_name("cv"),)
 
 
 def test_only_a_box_and_a_model_that_does_not_fit(page, trained_study):

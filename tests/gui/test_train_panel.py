@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import weakref
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def test_a_split_file_keeps_its_test_cases_out_of_training(study, tmp_path):
     file.write_text(json.dumps({"train": ["case7"]}))
     with pytest.raises(DatasetError, match="case7"):
         SplitChoice(file).of(open_dataset(study))
+
+
+def test_folds_are_made_of_all_but_the_test_cases(study, tmp_path):
+    dataset = open_dataset(study)
+    choice = SplitChoice(folds=2, seed=4)
+    split = choice.of(dataset)
+    assert [[case.id for case in part] for part in (split.train, split.validation)] == [["case1", "case2"], []]
+    assert choice.in_words(split).startswith("2 labelled cases in 2 folds, one model each")
+    with pytest.raises(DatasetError, match="3 folds for 2 patients"):
+        SplitChoice(folds=3).of(dataset)
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": ["case1"], "test": ["case2"]}))
+    with pytest.raises(DatasetError, match="2 folds for 1 patients"):
+        SplitChoice(file, folds=2).of(dataset)
 
 
 def test_choices_are_what_the_boxes_say(qtbot, tmp_path):
@@ -252,6 +267,59 @@ def test_from_the_empty_page_to_a_second_training(page, study):
     page.wait(lambda: len(page.ended) == 2)
     assert page.ended[-1] == "finished"
     assert RunFolder.open(page.run("unet-1-tuned-1")).facts().start_model
+
+
+def test_cross_validation_then_more_of_a_finished_run(viewer, workspace, study, qtbot):
+    page = Page(viewer, workspace, qtbot)  # its jobs are carried out at once, without a process of their own
+    panel = page.panel
+    shutil.copy(study / "labels" / "case1.nii.gz", study / "labels" / "case10.nii.gz")
+    panel.split.set_choice(SplitChoice(None, 34, 0, 3))
+    page.open(study, epochs=1)
+    assert "3 labelled cases in 3 folds" in panel.split._words.text()
+    assert panel.choices.name == "unet-3fold-1"
+    assert page.start_and_wait() == "finished"
+    # The fold that was trained last is shown; all are in the list, and together they are one model.
+    assert panel.run_view.entry.name == "unet-3fold-1/fold3"
+    assert panel.run_view.count == 3
+    assert [name for name, _ in page.workspace.models()] == ["unet-3fold-1"]
+    assert not panel.resume_button.isEnabled()
+    panel.run_view._compare.click()
+    window = panel._runs_window
+    assert window._runs[0].name == "unet-3fold-1"
+    window.wanted.emit(page.run("unet-3fold-1"))
+    assert panel.run_view.entry.name == "unet-3fold-1/fold1"
+    # A cross-validation whose table is missing can go on wherever it is shown.
+    record = page.run("unet-3fold-1") / "cross_validation.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "judged": []}))
+    page.workspace.refresh_results()
+    panel.run_view.show_run(page.run("unet-3fold-1") / "fold1")
+    assert panel.resume_button.isEnabled()
+    panel.resume_button.click()
+    page.wait(lambda: len(page.ended) == 2)
+    assert json.loads(record.read_text())["judged"]
+
+    # A case gets a label map after the training: the finished run learns from it too.
+    panel.split.set_choice(SplitChoice(None, 34, 0, 0))
+    (study / "labels" / "case10.nii.gz").rename(study / "later.nii.gz")
+    page.open(study, epochs=2)
+    assert page.start_and_wait() == "finished"
+    (study / "later.nii.gz").rename(study / "labels" / "case10.nii.gz")
+    page.workspace.open_dataset(study)
+    page.wait(lambda: len(page.workspace.dataset.labelled) == 3)
+    panel.run_view.show_run(page.run("unet-1"))
+    assert panel.resume_button.text() == "Go on"
+    panel._more_menu.aboutToShow.emit()
+    assert [action.text() for action in panel._more_menu.actions()] == [
+        "Half as long again (1 epoch)",
+        "Half as long again (1 epoch), also on 1 new case",
+        "As long again (2 epochs)",
+        "As long again (2 epochs), also on 1 new case",
+    ]
+    panel._more_menu.actions()[1].trigger()
+    page.wait(lambda: len(page.ended) == 4)
+    assert page.ended[-1] == "finished"
+    assert "case10" in RunFolder.open(page.run("unet-1")).facts().train_ids
+    assert RunFolder.open(page.run("unet-1")).plan.epochs == 3
 
 
 def test_pause_stop_and_resume(page, study):
