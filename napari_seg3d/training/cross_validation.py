@@ -23,7 +23,7 @@ from ..cases.dataset import fold_cases
 from ..comparison.tables import OVERLAP_DEFINITION, columns
 from ..errors import FileError
 from ..volumes.atomic import write_text_whole
-from .run import CROSS_VALIDATION, RunFolder, best_validation, read_history
+from .run import CROSS_VALIDATION, best_validation, read_history
 
 
 @dataclass(frozen=True)
@@ -193,17 +193,6 @@ def with_judgements(folder: Path, record: CrossValidation) -> CrossValidation:
             raise FileError(f"The run {run} has not been validated. Go on with the cross-validation.")
         judged += [JudgedCase(case_id, fold, dice) for case_id, dice in best.by_case.items()]
     return replace(record, judged=tuple(judged))
-
-
-def fold_states(folder: Path, record: CrossValidation) -> list[str]:
-    """Return the state of each fold as its run tells it; "missing" if it has not begun."""
-    states = []
-    for fold in range(1, record.folds + 1):
-        try:
-            states.append(RunFolder.open(fold_folder(folder, fold)).facts().state)
-        except FileError:
-            states.append("missing")
-    return states
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float]:
