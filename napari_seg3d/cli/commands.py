@@ -147,7 +147,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """``train``: a run folder with a model."""
-    from ..training.ranks import ranks_here
+    from ..training.run import is_free
+    from ..training.torchrun import ranks_here
 
     rank, _, _ = ranks_here()
     # Of several processes that train together, the first speaks for all.
@@ -156,12 +157,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     if arguments.fold and not arguments.folds:
         raise PlanError("--fold names one of several folds. Say with --folds how many there are.")
-    if (
-        not arguments.resume
-        and rank == 0
-        and output.is_dir()
-        and any(path.name != ".lock" for path in output.iterdir())
-    ):
+    if not arguments.resume and rank == 0 and not is_free(output):
         raise FileError(f"The folder {output} is not empty. Go on with its run (--resume), or choose another folder.")
     try:
         return _resume(arguments, terminal) if arguments.resume else _train(arguments, terminal)
@@ -519,7 +515,7 @@ def _plan(cases: Sequence[CaseFiles], arguments: argparse.Namespace, terminal: T
         )
     from ..model.checkpoint import read_model_plan
     from ..model.planner import make_plan
-    from ..training.ranks import ranks_here
+    from ..training.torchrun import ranks_here
 
     plan = make_plan(
         facts,

@@ -274,7 +274,8 @@ class Plan(Settings):
         ge=0,
         lt=1,
         title="Averaging",
-        description="The model is an average of the weights over the last steps: 0.99 is about a hundred; 0 is off.",
+        description="The model is an average of the weights over the last steps: 0.999 is a thousand, but no more than a "
+        "tenth of those made; 0 is off.",
     )
     encoder_rate: float = Field(
         1.0,
@@ -410,7 +411,7 @@ class Plan(Settings):
             "batch_size": f"Batch: {self.batch_size} patches, {self.foreground_fraction:.0%} centred on a label",
             "augmentation": f"Augmentation: {self.augmentation.in_words()}",
             "learning_rate": f"Optimiser: {self.optimizer}, learning rate {self.learning_rate:g}, {self.schedule}",
-            "ema_decay": f"Model: average of the last {1 / (1 - self.ema_decay):.0f} steps or so"
+            "ema_decay": f"Model: average of the last {1 / (1 - self.ema_decay):.0f} steps, at most a tenth of all"
             if self.ema_decay
             else "Model: the weights of the last step",
             "budget_s" if self.epochs is None else "epochs": f"Length: {long}",

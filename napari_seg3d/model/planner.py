@@ -48,6 +48,7 @@ STRONG: Mapping[str, float] = {
     "rotation_degrees": 25.0,
     "scale_probability": 0.7,
     "scale_range": 0.25,
+    "elastic_probability": 0.5,
     "noise_probability": 0.2,
     "blur_probability": 0.2,
     "brightness_probability": 0.25,
@@ -222,6 +223,7 @@ def _add_network(values: dict[str, Any], fingerprint: Fingerprint, network: str,
             "widths": [min(320, base * 2**i) for i in range(len(strides))],
             "strides": strides,
             "kernels": kernels,
+            "deep_supervision": True,
         }
         reasons["network"] = f"{len(strides)} stages bring the patch down to {_SMALLEST_EDGE} to 7 voxels" + (
             "; 16 feature maps, so that a CPU makes enough steps" if cpu else "; 32 feature maps as in nnU-Net"
@@ -281,8 +283,14 @@ def _rounded(size: Size, step: int) -> Size:
 
 
 def _add_optimiser(values: dict[str, Any]) -> None:
-    values |= {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "schedule": "poly", "ema_decay": 0.99}
-    values["reasons"]["ema_decay"] = "smoother than any single step"
+    values |= {
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 5e-2,
+        "schedule": "poly",
+        "ema_decay": 0.999,
+    }
+    values["reasons"]["ema_decay"] = "smoother than any single step; in the beginning over a tenth of the steps made"
     values["reasons"]["learning_rate"] = "AdamW reaches in hundreds of steps what SGD needs thousands for"
 
 

@@ -115,14 +115,14 @@ class Supply:
         images, targets = (torch.stack(parts) for parts in zip(*map(_varied, patches, draws), strict=True))
         return images, targets[:, None]
 
-    def batches(self, first_step: int) -> Generator[Batch, None, None]:
+    def batches(self, first_step: int, ahead: bool | None = None) -> Generator[Batch, None, None]:
         """Yield batches without end, from a step on.
 
         For a GPU two batches are made ahead in a thread of their own. On the CPU that thread would only take the
-        network's cores, so each batch is made when it is wanted.
+        network's cores, so by default each batch is made when it is wanted.
         """
         step = first_step
-        if self.device.type == "cpu":
+        if not (self.device.type == "cuda" if ahead is None else ahead):
             while True:
                 yield self.batch(step)
                 step += 1

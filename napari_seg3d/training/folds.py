@@ -29,8 +29,8 @@ from .cross_validation import (
     write_cross_validation,
 )
 from .loop import resume, train
-from .ranks import ranks_here
 from .run import PLAN, RUN, RunFolder
+from .torchrun import ranks_here
 
 Source = Case | CaseFiles
 

@@ -30,8 +30,9 @@ from .cache import PreparedCache, StoredCase
 from .clock import Clock
 from .learner import Learner
 from .patches import Pool, labelled
-from .ranks import Ranks, joined, ranks_here
+from .ranks import Ranks, joined
 from .run import RunFacts, RunFolder, now, versions
+from .torchrun import ranks_here
 from .validation import save_newest, validate
 
 #: Seconds between two checkpoints within a long round.

@@ -7,7 +7,6 @@ one would, up to the order of sums. Rank 0 alone writes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import TrainingError
+from .torchrun import ranks_here
 
 #: Ranks wait for each other that long: while one prepares a large case or writes a checkpoint, the others stand still.
 _PATIENCE = timedelta(hours=2)
@@ -45,9 +45,7 @@ class Ranks:
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum a tensor over all ranks; the gradient flows back to each."""
-        from torch.distributed.nn.functional import all_reduce
-
-        total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+        total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
         return total
 
     def told(self, *values: float) -> tuple[float, ...]:
@@ -72,16 +70,20 @@ class Ranks:
             distributed.barrier(group=self.group)
 
 
-def ranks_here() -> tuple[int, int, int]:
-    """Return rank, number of ranks, and rank on this computer, as torchrun's environment says; 0, 1, 0 without it."""
-    try:
-        rank, size, local = (int(os.environ.get(n, d)) for n, d in _ENVIRONMENT)
-    except ValueError:
-        raise TrainingError("RANK, WORLD_SIZE and LOCAL_RANK must be numbers. Start with torchrun.") from None
-    return rank, size, local
+class _Sum(torch.autograd.Function):
+    """A sum over all ranks: each term gets the gradients that all ranks have for the sum."""
 
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
 
-_ENVIRONMENT = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from ..errors import FileError, TrainingError
 from ..events import EpochDone, Event, Saved, Validated, Warned
 from ..model.plan import Plan
-from ..volumes.atomic import sweep_leftovers, write_text_whole
+from ..volumes.atomic import PREFIX, sweep_leftovers, write_text_whole
 
 #: In the folder of a cross-validation, above the run folders of its folds.
 CROSS_VALIDATION = "cross_validation.json"
@@ -88,7 +88,7 @@ class RunFolder:
         FileError
             If something is there already, or it cannot be written.
         """
-        if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        if not is_free(folder):
             raise FileError(
                 f"The folder {folder} is not empty. Resume the run in it, or choose another folder for the new one."
             )
@@ -180,6 +180,13 @@ class RunFolder:
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
         lines: list[list[object]] = [list(columns), *([row.get(name, "") for name in columns] for row in rows.values())]
         write_text_whole(self.folder / HISTORY, _csv(lines))
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a new run can begin here: nothing is here but what is left of a start that was killed."""
+    if not folder.is_dir() or (folder / RUN).exists():
+        return not folder.exists()
+    return all(path.name in (".lock", PLAN) or path.name.startswith(PREFIX) for path in folder.iterdir())
 
 
 def read_history(folder: Path) -> list[EpochDone | Validated]:

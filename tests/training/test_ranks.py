@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,8 @@ def dataset(tmp_path_factory, tiny_case):
         for name, volume in case.modalities.items():
             write_volume(folder / case.id / f"{case.id}_{name}.nii.gz", volume)
         write_label_map(folder / case.id / f"{case.id}_seg.nii.gz", case.truth)
+    split = {"train": ["case00", "case01", "case02"], "validation": ["case03", "case04"]}
+    (folder.parent / "split.json").write_text(json.dumps(split))
     return folder
 
 
@@ -48,7 +51,8 @@ SETTINGS = ["--set", "network.widths=4,8", "--set", "network.strides=[[1,1,1],[2
 def test_two_ranks_learn_what_one_learns(tmp_path, dataset):
     one, two = tmp_path / "one", tmp_path / "two"
     for ranks, run in ((1, one), (2, two)):
-        done = run_ranks(ranks, "train", dataset, "--output", run, "--epochs", 3, "--device", "cpu", *SETTINGS)
+        done = run_ranks(ranks, "train", dataset, "--output", run, "--epochs", 3, "--device", "cpu",
+                         "--split", dataset.parent / "split.json", *SETTINGS)  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert RunFolder.open(two).facts().state == "finished"
     ours, theirs = (load_model(run / "last.safetensors").weights for run in (one, two))
