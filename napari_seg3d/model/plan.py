@@ -274,8 +274,8 @@ class Plan(Settings):
         ge=0,
         lt=1,
         title="Averaging",
-        description="The model is an average of the weights over the last steps: 0.999 is a thousand, but no more than a "
-        "tenth of those made; 0 is off.",
+        description="The model is an average of the weights over the last steps: 0.999 is a thousand, but no more than "
+        "a tenth of those made; 0 is off.",
     )
     encoder_rate: float = Field(
         1.0,
