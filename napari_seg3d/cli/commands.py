@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -187,6 +186,7 @@ def _train(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     from ..cases.dataset import read_split
     from ..training.loop import train as training
+    from ..training.run import relative
 
     finished = follow(
         training(
@@ -570,14 +570,6 @@ def _shown(path: Path, root: Path) -> str:
     except ValueError:
         return str(path)
     return root.name if inside == Path() else str(inside)
-
-
-def relative(path: Path, start: Path) -> str:
-    """A path as seen from a folder: records should not tell where somebody's home is."""
-    try:
-        return os.path.relpath(path, start)
-    except ValueError:
-        return path.name  # another drive
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
-from .commands import print_json, print_run, relative
+from .commands import print_json, print_run
 from .terminal import Terminal, follow
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def train_in_folds(
     """``train --folds N``: all folds one after the other, or the one that ``--fold`` names."""
     from ..cases.dataset import read_split
     from ..training.folds import cross_validate, train_fold
+    from ..training.run import relative
 
     if arguments.rehearse is not None:
         raise PlanError("Folds are trained without older cases mixed in. Leave out --rehearse.")

@@ -203,6 +203,9 @@ class ChoicesWidget(QWidget):
             self._network.addItem(name, name)
             self._describe_last(self._network, network_summary(name))
         self._start = combo("Start with fresh weights, or fine-tune a model that was trained before")
+        self._older = combo(
+            "Fine-tuning: cases of the dataset that the model learned from, mixed in so that it does not forget them"
+        )
         self._length = NumberBox()
         self._length.setRange(0.1, 100_000)
         self._length.setValue(10)
@@ -216,11 +219,13 @@ class ChoicesWidget(QWidget):
         self._folder.setToolTip("Choose another project folder")
         self._lay_out()
         self.set_models([])
+        self.set_older([])
         self.set_devices(())
         self._refresh()
         for box in (self._recipe, self._network, self._unit, self._device):
             box.activated.connect(self._edited)
         self._start.activated.connect(self._start_chosen)
+        self._older.activated.connect(self._older_chosen)
         self._name.textEdited.connect(lambda: self.name_edited.emit())
         self._length.valueChanged.connect(self._edited)
         self._guard = WheelGuard(self)
@@ -233,10 +238,12 @@ class ChoicesWidget(QWidget):
         form.addRow("Plan", self._recipe)
         form.addRow("Network", self._network)
         form.addRow("Start from", self._start)
+        form.addRow("Mix in", self._older)
         form.addRow("Length", length)
         form.addRow("Device", self._device)
         form.addRow("Run name", name)
         self._network_label = form.labelForField(self._network)
+        self._older_label = form.labelForField(self._older)
 
     @staticmethod
     def _describe_last(box: QComboBox, text: str) -> None:
@@ -295,6 +302,23 @@ class ChoicesWidget(QWidget):
                 self._start.setCurrentIndex(index)
         self._edited()
 
+    @property
+    def older(self) -> Path | None:
+        """The dataset whose cases are mixed in; None without a start model."""
+        chosen: Path | None = self._older.currentData()
+        return None if self._start.currentData() is None else chosen
+
+    def set_older(self, datasets: Sequence[Path]) -> None:
+        """Offer datasets that can be mixed in; what was chosen stays chosen if it is still there."""
+        chosen = self._older.currentData()
+        self._older.clear()
+        self._older.addItem("no older cases", None)
+        for path in datasets:
+            self._older.addItem(f"cases of {path.name}", path)
+            self._describe_last(self._older, str(path))
+        self._older.addItem(_BROWSE, _BROWSE)
+        self._older.setCurrentIndex(datasets.index(chosen) + 1 if chosen in datasets else 0)
+
     def set_devices(self, devices: Sequence[str]) -> None:
         """Offer devices besides the automatic choice."""
         chosen = self._device.currentData()
@@ -331,6 +355,15 @@ class ChoicesWidget(QWidget):
             self.model_wanted.emit()
         self._edited()
 
+    def _older_chosen(self) -> None:
+        if self._older.currentData() == _BROWSE:
+            self._older.setCurrentIndex(0)
+            if folder := QFileDialog.getExistingDirectory(self, "Older dataset"):
+                known = [self._older.itemData(i) for i in range(1, self._older.count() - 1)]
+                self.set_older([*known, Path(folder)])
+                self._older.setCurrentIndex(self._older.count() - 2)
+        self._edited()
+
     def _edited(self, *_: object) -> None:
         self._refresh()
         self.changed.emit()
@@ -342,6 +375,8 @@ class ChoicesWidget(QWidget):
         self._recipe.setEnabled(not from_model)
         for part in (self._network, self._network_label):
             part.setVisible(planned and not from_model)
+        for part in (self._older, self._older_label):
+            part.setVisible(from_model)
         self._offer_lengths(published=not planned and not from_model)
         unit = self._unit.currentData()
         self._length.setVisible(unit in (*SECONDS, _EPOCHS))

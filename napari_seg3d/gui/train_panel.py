@@ -14,11 +14,11 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QStacke
 from ..cases.case import CaseFiles
 from ..cases.dataset import Split, open_dataset
 from ..cases.fingerprint import Fingerprint
-from ..errors import Seg3dError
+from ..errors import DatasetError, Seg3dError
 from ..events import Event, Failed, Finished, Progress, RunBegan, Saved, Validated, Warned
 from ..model.plan import Augmentation, Plan
 from ..training.cross_validation import fold_folder
-from ..training.run import RunFolder, read_history, run_name
+from ..training.run import RunFolder, read_history, relative, run_name
 from .forms import SettingsForm
 from .labels_from_file import LabelsFromFile
 from .navigate import show_page
@@ -312,6 +312,12 @@ class TrainPanel(Panel):
         else:
             title, function = f"Training {folder.name}", "loop:train"
             kwargs["validation"] = self._cases(split.validation)
+            if (older := self.choices.older) is not None:
+                try:
+                    kwargs |= mixed_in(older, split, folder)
+                except Seg3dError as error:
+                    self.messages.show_message("error", f"The older cases cannot be mixed in. {error}")
+                    return
         self.workspace.start(Job(title, f"napari_seg3d.training.{function}", kwargs, "process", "train"))
         self._begun()
 
@@ -510,6 +516,8 @@ class TrainPanel(Panel):
         running = self._run_of(training) if training is not None else None
         self.run_view.refresh(None if self.workspace.output is None else self.workspace.runs, running)
         self.choices.set_models(self.workspace.models())
+        root = None if self.workspace.dataset is None else Path(self.workspace.dataset.root)
+        self.choices.set_older([path for path in self.workspace.recent if path != root])
         self._suggest_name()
         self._enable()
 
@@ -587,6 +595,15 @@ class TrainPanel(Panel):
         folds = values.get("folds", usual.folds)
         if all(isinstance(value, int) for value in (percent, seed, folds)):
             self.split.set_choice(SplitChoice(None, percent, seed, folds))
+
+
+def mixed_in(older: Path, split: Split, run: Path) -> dict[str, Any]:
+    """Return what a training must know of an older dataset; cases that it learns from or keeps anyway are left out."""
+    there = {case.id for case in (*split.train, *split.validation, *split.test)}
+    cases = [case for case in open_dataset(older).labelled if case.id not in there]
+    if not cases:
+        raise DatasetError(f"{older.name} has no labelled cases besides those of this training. Choose another folder.")
+    return {"older": cases, "older_dataset": relative(older, run)}
 
 
 def _plan_as_text(plan: Plan) -> str:

@@ -153,6 +153,11 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     return tensors, facts, digest
 
 
+def read_facts(path: Path, kind: str) -> dict[str, Any]:
+    """Read the facts that `write_tensors` wrote, without the tensors. Raises as `read_tensors`."""
+    return _metadata(path, kind)
+
+
 def _metadata(path: Path, kind: str) -> dict[str, Any]:
     """Read the facts of a safetensors file without its tensors, every size checked before it is believed."""
     foreign = ModelError(f"{path.name} is not a {kind} file of napari-seg3d.")

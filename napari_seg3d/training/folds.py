@@ -6,7 +6,6 @@ stopped, killed, resumed, predicted with. See `cross_validation` for the record 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -29,7 +28,7 @@ from .cross_validation import (
     write_cross_validation,
 )
 from .loop import resume, train
-from .run import PLAN, RUN, RunFolder
+from .run import PLAN, RUN, RunFolder, relative
 from .torchrun import ranks_here
 
 Source = Case | CaseFiles
@@ -109,7 +108,7 @@ def cross_validate(
     if output.is_dir() and any(output.iterdir()):
         raise FileError(f"The folder {output} is not empty. Go on with what is in it, or choose another folder.")
     divided = divide(_patients(_labelled(cases)), folds, plan.seed)
-    came_from = None if start is None else _relative(start, output)
+    came_from = None if start is None else relative(start, output)
     record = CrossValidation(dataset, plan.seed, divided, came_from, tuple(test_ids))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -179,7 +178,7 @@ def _all_folds(
         if _state(run) is None:
             # A place that is told as seen from this folder is told as seen from that of the fold.
             there = (output / record.dataset).exists() and not Path(record.dataset).is_absolute()
-            seen = replace(record, dataset=_relative(output / record.dataset, run)) if there else record
+            seen = replace(record, dataset=relative(output / record.dataset, run)) if there else record
             events = _new_fold(plan, labelled, run, seen, fold, start, device, threads)
         else:
             events = resume(run, labelled, device=device, threads=threads)
@@ -296,14 +295,6 @@ def _patients(cases: Sequence[Source]) -> dict[str, str]:
         files = case.files if isinstance(case, Case) else case
         found[case.id] = "" if files is None else files.patient
     return found
-
-
-def _relative(path: Path, start: Path) -> str:
-    """A path as seen from a folder: records should not tell where somebody's home is."""
-    try:
-        return os.path.relpath(path, start)
-    except ValueError:
-        return str(path)  # another drive
 
 
 def _generator(events: Iterator[Event]) -> Any:

@@ -21,7 +21,7 @@ import torch
 from ..cases.case import Case, CaseFiles
 from ..errors import DatasetError, TrainingError
 from ..events import EpochDone, Event, Finished, Progress, Saved, Step, Validated, Warned, job
-from ..model.checkpoint import Model, load_model
+from ..model.checkpoint import Model, load_model, read_facts
 from ..model.device import choose_device, device_name, is_out_of_memory, memory_mb
 from ..model.plan import Plan
 from ..model.planner import smaller
@@ -403,15 +403,15 @@ def _gone_on(
     list(labelled(_picked(tuple(new), cases, "new "))) if new else []
     if not run.checkpoint.is_file():
         raise TrainingError(f"The run in {run.folder} has no checkpoint to go on from. Start a new run.")
-    state = Learner(plan, torch.device("cpu"))
-    state.load(run)
+    state = read_facts(run.checkpoint, "checkpoint")
+    step, elapsed_s = int(state["step"]), float(state["elapsed_s"])
     rate = plan.learning_rate if facts.leg_step else plan.learning_rate * RATE_OF_GOING_ON
     length: dict[str, object] = (
-        {"epochs": state.epoch + int(more_epochs or 0)}
+        {"epochs": step // plan.steps_per_epoch + int(more_epochs or 0)}
         if plan.epochs
-        else {"budget_s": state.elapsed_s + float(more_s or 0)}
+        else {"budget_s": elapsed_s + float(more_s or 0)}
     )
-    facts = replace(facts, train_ids=(*facts.train_ids, *new), leg_step=state.step, leg_s=state.elapsed_s)
+    facts = replace(facts, train_ids=(*facts.train_ids, *new), leg_step=step, leg_s=elapsed_s)
     return plan.changed({**length, "learning_rate": rate, "warmup_steps": 0}), facts
 
 

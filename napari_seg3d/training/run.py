@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -230,6 +231,14 @@ def list_runs(folder: Path) -> list[Path]:
 def run_name(run: Path) -> str:
     """Return what a run is called: its folder; that of the cross-validation before it if it is one of its folds."""
     return f"{run.parent.name}/{run.name}" if (run.parent / CROSS_VALIDATION).is_file() else run.name
+
+
+def relative(path: Path, start: Path) -> str:
+    """A path as seen from a folder: records should not tell where somebody's home is."""
+    try:
+        return os.path.relpath(path, start)
+    except ValueError:
+        return str(path)  # on Windows: another drive
 
 
 def now() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_seg3d.cases.dataset import open_dataset
+from napari_seg3d.cases.dataset import Split, open_dataset
 from napari_seg3d.errors import DatasetError
 from napari_seg3d.events import EpochDone, Finished, Step, result_of
 from napari_seg3d.gui.labels_from_file import LabelsFromFile
@@ -19,7 +19,7 @@ from napari_seg3d.gui.layers import origin_of
 from napari_seg3d.gui.planning import Choices, propose
 from napari_seg3d.gui.run_view import RunView, memory_in_words, runs_in
 from napari_seg3d.gui.train_choices import ChoicesWidget, SplitChoice, SplitWidget
-from napari_seg3d.gui.train_panel import TrainPanel
+from napari_seg3d.gui.train_panel import TrainPanel, mixed_in
 from napari_seg3d.gui.widgets import NARROW
 from napari_seg3d.training.run import RunFolder, read_history
 from napari_seg3d.volumes.geometry import Geometry
@@ -87,6 +87,25 @@ def test_choices_are_what_the_boxes_say(qtbot, tmp_path):
     widget.set_models([])
     assert widget.choices(0, {}).start is None
     assert widget.remembered()["network"] == "unetr"
+
+
+def test_older_cases_are_offered_for_fine_tuning_only(qtbot, tmp_path, study):
+    widget = ChoicesWidget()
+    qtbot.addWidget(widget)
+    widget.set_older([study])
+    widget._older.setCurrentIndex(1)
+    assert widget.older is None  # nothing to forget
+    assert widget._older.isHidden()
+    widget.set_models([("model", tmp_path / "model")])
+    widget.start_from(tmp_path / "model")
+    assert not widget._older.isHidden()
+    assert widget.older == study
+    cases = open_dataset(study).labelled
+    mixed = mixed_in(study, Split(cases[:1], (), ()), tmp_path / "runs" / "tuned")
+    assert [case.id for case in mixed["older"]] == [case.id for case in cases[1:]]
+    assert (tmp_path / "runs" / "tuned" / mixed["older_dataset"]).resolve() == study.resolve()
+    with pytest.raises(DatasetError, match="Choose another folder"):
+        mixed_in(study, Split(cases[:1], cases[1:], ()), tmp_path)
 
 
 def test_a_typed_name_is_kept_until_it_is_used(qtbot):
