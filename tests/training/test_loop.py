@@ -413,3 +413,12 @@ def test_only_what_was_checked_is_learned_and_scored(tmp_path, cases, tiny_plan)
         results.append((weights_of(tmp_path / str(garbage)), [e.dice for e in events if isinstance(e, Validated)]))
     assert same(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
+
+
+def test_a_start_that_was_killed_leaves_its_folder_free(tmp_path, cases, tiny_plan):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "plan.json").write_text("{")  # killed before run.json was written
+    (run / ".lock").touch()
+    assert result_of(train(tiny_plan(epochs=1), cases, run, threads=1)) == run
+    assert RunFolder.open(run).plan.epochs == 1
