@@ -159,6 +159,11 @@ def resume(
     chosen = _computing_device(device, threads or facts.threads)
     if more_s or more_epochs or add:
         plan, facts = _gone_on(run, plan, facts, cases, more_s, more_epochs, add)
+    if facts.start_model is not None and not run.checkpoint.is_file():
+        raise TrainingError(
+            f"The run in {run.folder} was killed before the model that it starts from was saved. Start it again, in a "
+            "new folder."
+        )
     training = _picked(facts.train_ids, cases, "")
     validation = _picked(facts.validation_ids, cases, "")
     mixed_in = _picked(facts.older_ids, older, "older ")
@@ -228,6 +233,8 @@ def _learn(task: _Task) -> Generator[Event, None, None]:
         if task.start is not None:
             for note in learner.start_from(task.start):
                 yield Warned(f"Fine-tuning: {note}.")
+            if task.ranks.first:
+                learner.save(run)  # who resumes does not know where the start model lay
         elif task.resuming and run.checkpoint.is_file():
             learner.load(run)
             clock.before_s = learner.elapsed_s
@@ -261,7 +268,10 @@ def _learn(task: _Task) -> Generator[Event, None, None]:
                     learner.elapsed_s = clock.elapsed_s
                     yield from _steps(learner, steps, progress, clock)
                     if learner.diverged:
-                        yield Warned(learner.go_back(run))
+                        whole = False  # if there is nothing to go back to, this state must not replace a good one
+                        back = learner.go_back(run)
+                        whole = True
+                        yield Warned(back)
                         break
                     round_is_over = learner.step % plan.steps_per_epoch == 0
                     yield from _end_of_round(run, learner, judged, clock)

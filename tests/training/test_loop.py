@@ -187,7 +187,8 @@ def test_a_loss_that_is_no_number_ends_in_words(tmp_path, cases, tiny_plan):
     weights["heads.0.bias"][0] = float("inf")
     save_model(tmp_path / "broken.safetensors", Model(plan, weights))
     events = list(train(plan, cases, tmp_path / "run", start=tmp_path / "broken.safetensors", threads=1))
-    assert sum("left out" in e.message for e in events if isinstance(e, Warned)) == 3
+    assert sum("left out" in e.message for e in events if isinstance(e, Warned)) == 4 * 3
+    assert sum("back to step 0" in e.message for e in events if isinstance(e, Warned)) == 3
     assert isinstance(events[-1], Failed)
     assert "is no finite number since about step 0" in events[-1].message
     assert "learning rate" in events[-1].message
@@ -422,3 +423,34 @@ def test_a_start_that_was_killed_leaves_its_folder_free(tmp_path, cases, tiny_pl
     (run / ".lock").touch()
     assert result_of(train(tiny_plan(epochs=1), cases, run, threads=1)) == run
     assert RunFolder.open(run).plan.epochs == 1
+
+
+def test_a_fine_tuning_that_stops_before_its_first_step_still_knows_its_start(tmp_path, cases, tiny_plan):
+    first = result_of(train(tiny_plan(), cases[:2], tmp_path / "a", threads=1))
+    plan = tiny_plan(seed=5)
+    result_of(train(plan, cases[:3], tmp_path / "whole", start=first, threads=1))
+    events = train(plan, cases[:3], tmp_path / "stopped", start=first, threads=1)
+    next(e for e in events if isinstance(e, Progress))
+    events.close()
+    result_of(resume(tmp_path / "stopped", cases))
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
+    (tmp_path / "stopped" / "checkpoint.safetensors").unlink()
+    with pytest.raises(Seg3dError, match="new folder"):
+        result_of(resume(tmp_path / "stopped", cases))
+
+
+def test_a_training_that_cannot_go_back_leaves_the_good_state_alone(tmp_path, cases, tiny_plan):
+    run = result_of(train(tiny_plan(), cases[:3], tmp_path / "run", validation=cases[3:], threads=1))
+    good = {name: (run / name).read_bytes() for name in ("model.safetensors", "last.safetensors")}
+    longer = RunFolder.open(run).plan.changed({"epochs": 4})
+    (run / "plan.json").write_text(longer.to_json())
+    learner = Learner(longer, torch.device("cpu"))
+    learner.load(RunFolder(run))
+    with torch.no_grad():
+        for parameter in learner.network.parameters():
+            parameter.fill_(float("nan"))
+    learner.save(RunFolder(run))
+    events = list(resume(run, cases))
+    assert isinstance(events[-1], Failed)
+    assert "last good model is kept" in events[-1].message
+    assert {name: (run / name).read_bytes() for name in good} == good
