@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import psutil
 import torch
@@ -62,6 +65,30 @@ def memory_format(device: torch.device) -> torch.memory_format:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.channels_last_3d
     return torch.contiguous_format
+
+
+@contextmanager
+def keeping_memory(device: torch.device) -> Iterator[None]:
+    """Keep freed memory in this process while a CPU computes; at the end it is given back.
+
+    A training step asks for the same hundreds of megabytes again and again. glibc returns each large piece to the
+    system at once, which fills it with zeros when it is asked for anew: steps of a 32-feature U-Net took 1.2 times as
+    long. Does nothing with other C libraries, whose allocators keep their memory.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
+    if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+        yield
+        return
+    # glibc's numbers of the two settings, then what they are and what they are without us.
+    map_pieces, give_back_above = -4, -1
+    libc.mallopt(map_pieces, 0)
+    libc.mallopt(give_back_above, ctypes.c_int(2**31 - 1))
+    try:
+        yield
+    finally:
+        libc.mallopt(map_pieces, 65536)
+        libc.mallopt(give_back_above, 128 * 1024)
+        libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

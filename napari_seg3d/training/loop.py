@@ -22,7 +22,7 @@ from ..cases.case import Case, CaseFiles
 from ..errors import DatasetError, TrainingError
 from ..events import EpochDone, Event, Finished, Progress, Saved, Step, Validated, Warned, job
 from ..model.checkpoint import Model, load_model, read_facts
-from ..model.device import choose_device, device_name, is_out_of_memory, memory_mb
+from ..model.device import choose_device, device_name, is_out_of_memory, keeping_memory, memory_mb
 from ..model.plan import Plan
 from ..model.planner import smaller
 from .batches import Supply
@@ -198,11 +198,11 @@ class _Task:
 def _recorded(task: _Task, events: Generator[Event, None, None]) -> Iterator[Event]:
     """Pass events on, keep those that tell a run's story, and leave its state in `run.json`."""
     if not task.ranks.first:
-        with closing(events):
+        with closing(events), keeping_memory(task.device):
             yield from events
         return
     run, state = task.run, "stopped"
-    with run.locked():
+    with run.locked(), keeping_memory(task.device):
         try:
             if task.resuming:
                 run.write_plan(task.plan)
