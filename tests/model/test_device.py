@@ -28,6 +28,3 @@ def test_freed_memory_is_kept_inside_and_given_back_at_the_end():
     assert given_back < 60
     if "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
         assert kept > 120
-    piece = torch.ones(64 * 2**20 // 4)
-    del piece
-    assert used_mb() - before < 60
