@@ -88,6 +88,14 @@ def keeping_memory(device: torch.device) -> Iterator[None]:
     finally:
         libc.mallopt(map_pieces, 65536)
         libc.mallopt(give_back_above, 128 * 1024)
+        give_back_memory(device)
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Return freed memory to the system, or to other programs on the GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(ctypes.c_size_t(0))
 
 

@@ -102,6 +102,8 @@ class StoredCase:
             # Mapped anew each time: pages that stay mapped count as this process's memory.
             whole = np.memmap(self.folder / name, dtype, "r", shape=shape)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+                raise MemoryError from None  # which whoever trains can do something about
             raise FileError(
                 f"The prepared case {self.id} is gone from the cache ({error}). Start again; it is then made anew."
             ) from None

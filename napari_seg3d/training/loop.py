@@ -22,7 +22,7 @@ from ..cases.case import Case, CaseFiles
 from ..errors import DatasetError, TrainingError
 from ..events import EpochDone, Event, Finished, Progress, Saved, Step, Validated, Warned, job
 from ..model.checkpoint import Model, load_model, read_facts
-from ..model.device import choose_device, device_name, is_out_of_memory, keeping_memory, memory_mb
+from ..model.device import choose_device, device_name, give_back_memory, is_out_of_memory, keeping_memory, memory_mb
 from ..model.plan import Plan
 from ..model.planner import smaller
 from .batches import Supply
@@ -298,8 +298,7 @@ def _learn(task: _Task) -> Generator[Event, None, None]:
             learner.save(run)
             for _ in save_newest(run, learner):
                 pass
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back_memory(device)
 
 
 def _prepared(task: _Task, clock: Clock) -> Generator[Event, None, list[StoredCase]]:
@@ -349,8 +348,7 @@ def _shrink(run: RunFolder, learner: Learner, clock: Clock) -> str:
     clock.plan = plan
     run.write_plan(plan)
     gc.collect()
-    if learner.device.type == "cuda":
-        torch.cuda.empty_cache()
+    give_back_memory(learner.device)
     return f"The memory is full: going on with {_patches(plan)} voxels a step instead of {_patches(before)}."
 
 
