@@ -12,7 +12,7 @@ from napari_seg3d.cases.fingerprint import fingerprint
 from napari_seg3d.cases.labels import regions_for
 from napari_seg3d.errors import ModelError, PlanError
 from napari_seg3d.events import result_of
-from napari_seg3d.model.planner import CPU_STEP_VOXELS, FEW_CASES, make_plan, pooling, smaller
+from napari_seg3d.model.planner import CPU_STEP_VOXELS, FEW_CASES, VERY_FEW_CASES, make_plan, pooling, smaller
 from napari_seg3d.model.recipes import plan_from_recipe, recipe_names, recipe_summary
 from napari_seg3d.volumes.volume import LabelMap, LabelTable
 
@@ -164,12 +164,15 @@ def test_a_label_named_ignore_is_not_learned(tiny_case):
 
 
 def test_few_cases_are_varied_more_than_many(facts):
-    few, many = (
+    very_few, few, many = (
         make_plan(replace(facts, cases=tuple(replace(facts.cases[0], id=str(i)) for i in range(n))), device="cpu")
-        for n in (FEW_CASES, FEW_CASES + 1)
+        for n in (VERY_FEW_CASES, FEW_CASES, FEW_CASES + 1)
     )
-    assert few.augmentation.rotation_probability > many.augmentation.rotation_probability
-    assert "few" in few.reasons["augmentation"] or "strong" in few.reasons["augmentation"]
+    often = [plan.augmentation.rotation_probability for plan in (very_few, few, many)]
+    assert often == sorted(often, reverse=True)
+    assert len(set(often)) == 3
+    assert "very strong for 10 cases" in very_few.reasons["augmentation"]
+    assert many.augmentation.elastic_probability == 0
 
 
 def test_a_smaller_plan_halves_the_batch_then_shortens_the_patch(facts):
