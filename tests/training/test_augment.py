@@ -53,9 +53,9 @@ def test_the_same_step_draws_the_same_and_kinds_are_independent(tiny_plan):
 
 
 def test_draws_stay_in_their_ranges(tiny_plan):
-    plan = tiny_plan(
-        **dict.fromkeys(OFF, 1.0), **{"augmentation.rotation_degrees": 10.0, "augmentation.scale_range": 0.25}
-    )
+    ranges = {"rotation_degrees": 10.0, "scale_range": 0.25, "gamma_range": 0.4}
+    always = dict.fromkeys(OFF, 1.0)
+    plan = tiny_plan(**always, **{f"augmentation.{name}": value for name, value in ranges.items()})
     for step in range(200):
         draw = draw_augmentation(plan, step, 0)
         to_mm = np.diag(plan.spacing_mm)
