@@ -73,22 +73,34 @@ def keeping_memory(device: torch.device) -> Iterator[None]:
 
     A training step asks for the same hundreds of megabytes again and again. glibc returns each large piece to the
     system at once, which fills it with zeros when it is asked for anew: steps of a 32-feature U-Net took 1.2 times as
-    long. Does nothing with other C libraries, whose allocators keep their memory.
+    long. Does nothing with other C libraries, whose allocators keep their memory. Where the process has a limit
+    (``ulimit -v``) all large pieces are returned instead: those kept could not become the mapped files and compiled
+    kernels that a smaller patch needs after a full memory.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
     if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         yield
         return
-    # glibc's numbers of the two settings, then what they are and what they are without us.
-    map_pieces, give_back_above = -4, -1
-    libc.mallopt(map_pieces, 0)
-    libc.mallopt(give_back_above, ctypes.c_int(2**31 - 1))
+    # glibc's numbers of the three settings; at the end they become what they are without us.
+    map_above, map_pieces, give_back_above = -3, -4, -1
+    if _has_limit():
+        libc.mallopt(map_above, 128 * 1024)
+    else:
+        libc.mallopt(map_pieces, 0)
+        libc.mallopt(give_back_above, ctypes.c_int(2**31 - 1))
     try:
         yield
     finally:
         libc.mallopt(map_pieces, 65536)
         libc.mallopt(give_back_above, 128 * 1024)
         give_back_memory(device)
+
+
+def _has_limit() -> bool:
+    import resource  # not on Windows
+
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return any(limit != resource.RLIM_INFINITY for limit in limits)
 
 
 def give_back_memory(device: torch.device) -> None:

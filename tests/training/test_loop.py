@@ -67,7 +67,7 @@ def test_a_whole_training(tmp_path, cases, tiny_plan):
 
 
 def test_it_learns(tmp_path, cases, tiny_plan):
-    plan = tiny_plan(epochs=5, steps_per_epoch=25, learning_rate=1e-2)
+    plan = tiny_plan(epochs=8, steps_per_epoch=25, learning_rate=1e-2)
     events = list(train(plan, cases[:3], tmp_path / "run", validation=cases[3:], threads=1))
     losses = [e.loss for e in events if isinstance(e, EpochDone)]
     assert losses[-1] < 0.7 * losses[0]
@@ -334,10 +334,11 @@ from napari_seg3d.model.planner import make_plan
 from napari_seg3d.training.loop import train
 torch.set_num_threads(1)
 case = brain_phantom(1)
-changes = {"steps_per_epoch": 2, "batch_size": 4}
+changes = {"steps_per_epoch": 2, "batch_size": 16}
 plan = make_plan(result_of(fingerprint([case])), device="cpu", epochs=1, changes=changes)
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (used + int(0.8 * step_memory_mb(plan) * 2**20),) * 2)
+# Far from what 8 patches need, and from what 4 need: the big tensors fail, not the libraries' small change.
+resource.setrlimit(resource.RLIMIT_AS, (used + int(0.37 * step_memory_mb(plan) * 2**20),) * 2)
 for event in train(plan, [case], Path(sys.argv[1]), threads=1):
     print(type(event).__name__, getattr(event, "message", ""), flush=True)
 """
@@ -351,10 +352,10 @@ def test_a_full_memory_shrinks_batch_or_patch_and_goes_on(tmp_path):
         [sys.executable, "-c", HUNGRY, str(tmp_path / "run"), str(Path(__file__).parents[2])],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-    assert "Warned The memory is full: going on with 2 patches" in done.stdout, done.stdout + done.stderr
+    assert "Warned The memory is full: going on with 8 patches" in done.stdout, done.stdout + done.stderr
     assert done.stdout.strip().splitlines()[-1].startswith("Finished"), done.stdout
     run = RunFolder.open(tmp_path / "run")
-    assert run.plan.batch_size < 4
+    assert run.plan.batch_size == 4
     assert load_model(tmp_path / "run").plan == run.plan
 
 
