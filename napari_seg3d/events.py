@@ -37,7 +37,10 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """One optimiser step was made. `loss` is the batch's, `memory_mb` the peak on the device (or of the process)."""
+    """One optimiser step was made. `loss` is the batch's, `memory_mb` the peak on the device (or of the process).
+
+    `details` holds further numbers by name where the training has them, such as those of a discriminator.
+    """
 
     step: int
     epoch: int
@@ -46,11 +49,16 @@ class Step(Event):
     elapsed_s: float
     seconds_left: float | None = None
     memory_mb: float | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """A round of steps is over. `loss` is the mean over its steps; `epochs` is None when a time budget decides."""
+    """A round of steps is over; `epochs` is None when a time budget decides.
+
+    All are means over its steps: `loss`, the soft Dice of the training patches by label name in `dice`, and `details`
+    as in `Step`.
+    """
 
     epoch: int
     epochs: int | None
@@ -59,6 +67,8 @@ class EpochDone(Event):
     steps: int
     elapsed_s: float
     seconds_left: float | None = None
+    dice: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Validated(Event):
     """Whole validation cases were predicted: mean hard Dice by label name, over all, and by case and label name.
 
     Empty truths count as `napari_seg3d.comparison.overlap` says. `best` tells whether this is the best model so far.
+    `loss` is the training's loss on these whole cases, on the network's grid.
     """
 
     epoch: int
@@ -75,6 +86,7 @@ class Validated(Event):
     by_case: Mapping[str, Mapping[str, float]]
     best: bool
     elapsed_s: float
+    loss: float | None = None
 
 
 @dataclass(frozen=True)

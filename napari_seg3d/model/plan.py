@@ -11,32 +11,25 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..cases.labels import Region
 from ..errors import PlanError
 from ..volumes.volume import Label, LabelTable
+from .network_settings import FAMILIES, NetworkPlan
+from .settings import Millimetres, Probability, Settings, Voxels
 
 FORMAT_VERSION: Literal[1] = 1
 
-Voxels = tuple[
-    Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=1024)]
-]
-Millimetres = tuple[
-    Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)]
-]
-Kernel = tuple[Literal[1, 3], Literal[1, 3], Literal[1, 3]]
-Stride = tuple[Literal[1, 2], Literal[1, 2], Literal[1, 2]]
 Axis = Literal["left-right", "front-back", "up-down"]
 AXES: tuple[Axis, ...] = ("left-right", "front-back", "up-down")
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Settings(BaseModel):
-    """Frozen settings that refuse what they do not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Percent = Annotated[float, Field(ge=0, le=100)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Normalisation = Literal["zscore-foreground", "zscore-volume", "minmax", "minmax-symmetric", "max", "brats", "none"]
+LossName = Literal[
+    "dice-ce", "dice-ce-patch", "dice", "dice-squared", "generalised-dice", "ce", "focal", "dice-focal",
+    "dice-ce-boundary",
+]  # fmt: skip
 
 
 class PlanLabel(Settings):
@@ -54,6 +47,25 @@ class PlanRegion(Settings):
     values: tuple[int, ...] = Field(min_length=1)
     color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$")
     written: int | None = Field(None, ge=1, le=65535)
+
+
+class Adversarial(Settings):
+    """How a generator is trained against a discriminator, after Vox2Vox (Cirillo 2020, Kan 2020).
+
+    The generator's loss is (D(image, mask) - 1)² plus `weight` times the plan's loss; the discriminator's is half of
+    (D(image, truth) - 1)² + D(image, mask)². The discriminator rests while it is right too often.
+    """
+
+    discriminator: str = Field(
+        "vox2vox", min_length=1, max_length=80, description="Network that judges; see the list of discriminators."
+    )
+    base: int = Field(64, ge=4, le=128, description="Feature maps of the discriminator's first level.")
+    weight: float = Field(5.0, gt=0, le=1000, description="Weight of the segmentation loss beside the judgement.")
+    threshold: float = Field(
+        0.8, ge=0, le=1, description="The discriminator learns only while at most this share of its answers is right."
+    )
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="Step size of the discriminator.")
+    betas: tuple[Beta, Beta] = Field((0.5, 0.999), description="Adam's two memories, for both networks.")
 
 
 class CTWindow(Settings):
@@ -74,82 +86,17 @@ class CTWindow(Settings):
         return self
 
 
-class UNet(Settings):
-    """Plain U-Net in nnU-Net's form: two convolutions a stage, strided down, transposed up."""
-
-    name: Literal["unet"] = "unet"
-    widths: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
-        min_length=2, max_length=8, description="Feature maps of each stage, finest first."
-    )
-    kernels: tuple[Kernel, ...] = Field(
-        description="Convolution kernel of each stage; 1 on an axis that is too coarse."
-    )
-    strides: tuple[Stride, ...] = Field(description="Downsampling into each stage; the first is 1 1 1.")
-    deep_supervision: bool = Field(False, description="Also learn from the coarser decoder stages.")
-
-    @model_validator(mode="after")
-    def _stages_agree(self) -> UNet:
-        if not len(self.widths) == len(self.kernels) == len(self.strides):
-            raise ValueError(
-                f"widths, kernels and strides must have one entry a stage, got {len(self.widths)}, "
-                f"{len(self.kernels)} and {len(self.strides)}"
-            )
-        if self.strides[0] != (1, 1, 1):
-            raise ValueError("the first stride must be 1 1 1: the first stage works at full resolution")
-        return self
-
-    @property
-    def divisor(self) -> tuple[int, int, int]:
-        """A patch must be a multiple of this along X, Y, Z."""
-        x, y, z = np.prod(np.asarray(self.strides), axis=0)
-        return int(x), int(y), int(z)
-
-
-class MonaiUNet(Settings):
-    """MONAI's UNet with residual units, as in the BraTS comparison of the UNETR article."""
-
-    name: Literal["monai-unet"] = "monai-unet"
-    widths: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
-        (16, 32, 64, 128, 256), min_length=2, max_length=8, description="Feature maps of each stage, finest first."
-    )
-    residual_units: int = Field(2, ge=0, le=4, description="Residual units a stage.")
-
-    @property
-    def divisor(self) -> tuple[int, int, int]:
-        """A patch must be a multiple of this along X, Y, Z."""
-        n = 2 ** (len(self.widths) - 1)
-        return n, n, n
-
-
-class UNETR(Settings):
-    """UNETR (Hatamizadeh 2022): a vision transformer as encoder, convolutions as decoder."""
-
-    name: Literal["unetr"] = "unetr"
-    feature_size: int = Field(16, ge=4, le=128, description="Feature maps of the finest decoder stage.")
-    hidden_size: int = Field(768, ge=12, le=4096, description="Width of the transformer.")
-    mlp_size: int = Field(3072, ge=12, le=16384, description="Width inside the transformer's perceptrons.")
-    heads: int = Field(12, ge=1, le=64, description="Attention heads; the hidden size must be a multiple of them.")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> UNETR:
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}")
-        return self
-
-    @property
-    def divisor(self) -> tuple[int, int, int]:
-        """A patch must be a multiple of this along X, Y, Z."""
-        return 16, 16, 16
-
-
-NetworkPlan = Annotated[UNet | MonaiUNet | UNETR, Field(discriminator="name")]
-
-
 class Augmentation(Settings):
     """How training patches are varied; each kind is drawn for each patch with its own probability."""
 
     rotation_probability: Probability = Field(0.2, description="How often a patch is rotated.")
     rotation_degrees: float = Field(15.0, ge=0, le=180, description="Largest rotation about each axis, in degrees.")
+    rotation_about: tuple[Axis, ...] = Field(
+        AXES, description="Axes about which a patch is rotated; only up-down leaves axial slices in their plane."
+    )
+    quarter_turns_probability: Probability = Field(
+        0.0, description="How often a patch is turned by 90, 180 or 270 degrees in its axial plane."
+    )
     scale_probability: Probability = Field(0.2, description="How often a patch is scaled.")
     scale_range: float = Field(0.2, ge=0, le=0.6, description="Largest change of size: 0.2 is 0.83 to 1.2 times.")
     elastic_probability: Probability = Field(0.0, description="How often a patch is bent like rubber.")
@@ -192,6 +139,7 @@ class Augmentation(Settings):
         """Name the kinds that are switched on."""
         kinds = (
             "rotation",
+            "quarter_turns",
             "scale",
             "elastic",
             "noise",
@@ -226,9 +174,19 @@ class Plan(Settings):
         description="Voxel size that every case is resampled to, right, anterior, superior."
     )
     crop_to_foreground: bool = Field(True, description="Leave the empty border around the head or organ out.")
-    normalisation: Literal["zscore-foreground", "zscore-volume"] = Field(
+    clip_percentiles: tuple[Percent, Percent] | None = Field(
+        None, description="Percentiles of the whole volume to which intensities are cut first, such as 0.1 and 99.8."
+    )
+    normalisation: Normalisation = Field(
         "zscore-foreground",
-        description="Subtract the mean and divide by the standard deviation of the foreground or of the whole volume.",
+        description="Subtract the mean and divide by the standard deviation of the foreground or of the whole volume; "
+        "stretch to 0 … 1 or -1 … 1; divide by the largest value; MedicalZoo's BraTS form; or leave as it is.",
+    )
+    smooth_sigma_voxels: float = Field(
+        0.0, ge=0, le=5, title="Smoothing", description="Gaussian that is applied after normalisation, in voxels."
+    )
+    sharpening: float = Field(
+        0.0, ge=0, le=2, description="Part of the Laplacian that is subtracted at last, to sharpen edges."
     )
     ct_windows: dict[str, CTWindow] = Field(
         default_factory=dict,
@@ -254,12 +212,17 @@ class Plan(Settings):
         json_schema_extra={"unit": "epochs"},
         description="Rounds between two validations on whole cases.",
     )
-    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+    loss: LossName = Field("dice-ce", description="What the network is punished for; see the list of losses.")
+    adversarial: Adversarial | None = Field(
+        None, description="A second network that judges the masks (Vox2Vox); empty: none."
+    )
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
         "adamw", title="Optimiser", description="Rule by which weights change."
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Step size at the start.")
     weight_decay: float = Field(1e-2, ge=0, le=1, description="Pull of the weights towards zero.")
-    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum (SGD only).")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum (SGD and RMSprop).")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum (SGD only).")
     schedule: Literal["poly", "cosine", "constant"] = Field("poly", description="How the learning rate falls.")
     warmup_steps: int = Field(0, ge=0, le=10_000, description="Steps over which the learning rate rises at the start.")
     clip_norm: float = Field(
@@ -296,6 +259,12 @@ class Plan(Settings):
     foreground_fraction: float = Field(
         0.5, ge=0, le=1, description="Share of the patches that are centred on a labelled voxel, classes in turn."
     )
+    least_label_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="A patch is drawn again, up to 20 times, until it holds this share of its case's labelled voxels.",
+    )
     augmentation: Augmentation = Field(default_factory=Augmentation, description="How training patches are varied.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Number from which every random draw follows.")
     # How it predicts.
@@ -320,10 +289,23 @@ class Plan(Settings):
             raise ValueError(f"ct_windows name images that are not in modalities: {', '.join(sorted(unknown_images))}")
         if self.ignore_value in values:
             raise ValueError(f"ignore_value {self.ignore_value} is also the value of a label")
+        if self.clip_percentiles and self.clip_percentiles[0] >= self.clip_percentiles[1]:
+            raise ValueError("clip_percentiles must rise, such as 0.1 and 99.8")
+        if self.augmentation.quarter_turns_probability and self.patch_voxels[0] != self.patch_voxels[1]:
+            raise ValueError(
+                f"augmentation.quarter_turns_probability needs patches as long as wide, got {_times(self.patch_voxels)}"
+            )
+        if self.adversarial and self.network.supervises_deeply:
+            raise ValueError("adversarial needs a network with one output: set network.deep_supervision to false")
         divisor = self.network.divisor
         if any(size % d for size, d in zip(self.patch_voxels, divisor, strict=True)):
             raise ValueError(
                 f"patch_voxels {_times(self.patch_voxels)} must be a multiple of {_times(divisor)} for this network"
+            )
+        if self.network.normalises_bottom and tuple(self.patch_voxels) == divisor:
+            raise ValueError(
+                f"patch_voxels {_times(self.patch_voxels)} leave a single voxel at the bottom of this network, "
+                "which it cannot normalise: take a larger patch"
             )
         return self
 
@@ -398,18 +380,16 @@ class Plan(Settings):
         """Return the plan in plain lines, each with its reason."""
         long = f"{self.epochs} epochs" if self.epochs else f"{_minutes(self.budget_s or 0)}"
         network = self.network
-        size = f"widths {'-'.join(map(str, network.widths))}" if not isinstance(network, UNETR) else (
-            f"hidden size {network.hidden_size}, {network.heads} heads"
-        )  # fmt: skip
         lines = {
             "modalities": f"Images: {', '.join(self.modalities)}",
             "targets": f"Learns: {', '.join(self.output_names)} ({self.targets})",
             "spacing_mm": f"Voxel size: {_times(self.spacing_mm)} mm",
             "normalisation": f"Intensities: {self._normalisation_in_words()}",
-            "network": f"Network: {network.name}, {size}",
+            "network": f"Network: {network.name}, {network.in_words()}",
             "patch_voxels": f"Patch: {_times(self.patch_voxels)} voxels",
             "batch_size": f"Batch: {self.batch_size} patches, {self.foreground_fraction:.0%} centred on a label",
             "augmentation": f"Augmentation: {self.augmentation.in_words()}",
+            "loss": f"Loss: {self.loss}{self._judge_in_words()}",
             "learning_rate": f"Optimiser: {self.optimizer}, learning rate {self.learning_rate:g}, {self.schedule}",
             "ema_decay": f"Model: average of the last {1 / (1 - self.ema_decay):.0f} steps, at most a tenth of all"
             if self.ema_decay
@@ -418,10 +398,35 @@ class Plan(Settings):
         }
         return [f"{line} ({self.reasons[name]})" if name in self.reasons else line for name, line in lines.items()]
 
+    def _judge_in_words(self) -> str:
+        if self.adversarial is None:
+            return ""
+        judge = self.adversarial
+        return (
+            f" × {judge.weight:g}, beside the judgement of a {judge.discriminator} discriminator that learns while it "
+            f"is right in at most {judge.threshold:.0%}"
+        )
+
     def _normalisation_in_words(self) -> str:
-        where = "inside the foreground" if self.normalisation == "zscore-foreground" else "of the whole volume"
+        words = {
+            "zscore-foreground": "z-score inside the foreground",
+            "zscore-volume": "z-score of the whole volume",
+            "minmax": "stretched to 0 … 1",
+            "minmax-symmetric": "stretched to -1 … 1",
+            "max": "divided by the largest",
+            "brats": "z-score inside the foreground, stretched to 10 … 110",
+            "none": "as they are",
+        }
+        steps = [words[self.normalisation]]
+        if self.clip_percentiles:
+            low, high = self.clip_percentiles
+            steps.insert(0, f"cut at percentiles {low:g} and {high:g}")
+        if self.smooth_sigma_voxels:
+            steps.append(f"smoothed by {self.smooth_sigma_voxels:g} voxels")
+        if self.sharpening:
+            steps.append(f"sharpened by {self.sharpening:g}")
         windows = [f"{name} clipped to {w.low:g} … {w.high:g} HU" for name, w in self.ct_windows.items()]
-        others = [f"z-score {where}"] if len(windows) < len(self.modalities) else []
+        others = [", ".join(steps)] if len(windows) < len(self.modalities) else []
         return "; ".join(windows + others)
 
 
@@ -448,10 +453,16 @@ def settings_help() -> dict[str, str]:
             continue
         if name == "augmentation":
             names.update({f"augmentation.{k}": v.description or "" for k, v in Augmentation.model_fields.items()})
+        elif name == "adversarial":
+            names.update({f"adversarial.{k}": v.description or "" for k, v in Adversarial.model_fields.items()})
         elif name == "network":
-            for family in (UNet, MonaiUNet, UNETR):
-                fields = {k: v for k, v in family.model_fields.items() if k != "name"}
-                names.update({f"network.{k}": f"{v.description} ({family.__name__})" for k, v in fields.items()})
+            for family, kind in FAMILIES.items():
+                for field, about in kind.model_fields.items():
+                    if field != "name":
+                        known = names.get(f"network.{field}")
+                        names[f"network.{field}"] = (
+                            f"{known}; {family}" if known else f"{about.description} For {family}"
+                        )
         else:
             names[name] = info.description or ""
     return names
@@ -459,6 +470,8 @@ def settings_help() -> dict[str, str]:
 
 def _put(values: dict[str, Any], name: str, value: object) -> None:
     *path, last = name.split(".")
+    if path == ["adversarial"] and values["adversarial"] is None:
+        values["adversarial"] = Adversarial().model_dump()
     place: Any = values
     for part in path:
         place = place.get(part) if isinstance(place, dict) else None

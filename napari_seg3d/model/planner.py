@@ -348,7 +348,7 @@ def smaller(plan: Plan) -> Plan | None:
     patch, divisor = list(plan.patch_voxels), plan.network.divisor
     # Instance normalisation needs more than one voxel at the bottleneck.
     can = [axis for axis in range(3) if patch[axis] >= 3 * divisor[axis]]
-    if not can or plan.network.name == "unetr":
+    if not can or plan.network.fixed_size:
         return None
     longest = max(can, key=lambda axis: patch[axis])
     patch[longest] -= divisor[longest] * max(1, patch[longest] // divisor[longest] // 4)

@@ -203,7 +203,7 @@ def read_history(folder: Path) -> list[EpochDone | Validated]:
         try:
             values = json.loads(line)
             kind = _RECORDED[values["event"]]
-            event = kind(**{field.name: values[field.name] for field in fields(kind)})
+            event = kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
         if isinstance(event, EpochDone | Validated):

@@ -11,7 +11,7 @@ from napari_seg3d.model.networks import build_network, network_names, network_su
 
 
 def test_monai_unet_has_the_published_parameter_count(tiny_plan):
-    plan = tiny_plan(network={"name": "monai-unet"}, patch_voxels=(16, 16, 16), modalities=("a", "b", "c", "d"))
+    plan = tiny_plan(network={"name": "monai-unet"}, patch_voxels=(32, 32, 32), modalities=("a", "b", "c", "d"))
     # Four images and three outputs, as in the UNETR article.
     assert plan.outputs == 3
     assert parameter_count(plan) == 4_810_074

@@ -9,7 +9,8 @@ from __future__ import annotations
 from monai.networks.nets.unet import UNet
 from torch import nn
 
-from ..plan import MonaiUNet, Plan
+from ..network_settings import MonaiUNet
+from ..plan import Plan
 
 
 def build(plan: Plan) -> nn.Module:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..plan import Plan, UNet
+from ..network_settings import UNet
+from ..plan import Plan
 
 Size = tuple[int, int, int]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from monai.networks.nets import unetr
 from torch import nn
 
-from ..plan import UNETR, Plan
+from ..network_settings import UNETR
+from ..plan import Plan
 
 
 def build(plan: Plan) -> nn.Module:
