@@ -254,8 +254,9 @@ def _generalised_dice(both: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
 
 def _boundary_weight(target: Tensor) -> Tensor:
     """Return (B, X, Y, Z): `BOUNDARY_WEIGHT` where a neighbour, also a diagonal one, has another class, 1 elsewhere."""
-    index = target.float()
-    highest = functional.max_pool3d(index, 3, stride=1, padding=1)
+    # A voxel that is not known is no other class.
+    index, unknown = target.float(), target == IGNORED
+    highest = functional.max_pool3d(index.masked_fill(unknown, -1), 3, stride=1, padding=1)
     lowest = -functional.max_pool3d(-index, 3, stride=1, padding=1)
     return torch.where(highest != lowest, BOUNDARY_WEIGHT, 1.0)[:, 0]
 
