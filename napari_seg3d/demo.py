@@ -29,7 +29,8 @@ from .cases.dataset import Dataset, Split, open_dataset
 from .cases.fingerprint import fingerprint
 from .cases.phantoms import write_phantom_dataset
 from .comparison.baselines import Baseline, baselines
-from .comparison.figures import case_figure, curves_figure, save_figure
+from .comparison.canvas import save_figure
+from .comparison.figures import case_figure, curves_figure
 from .comparison.report import LabelScores, Scores, compare
 from .comparison.surface import DEFINITIONS
 from .comparison.tables import OVERLAP_DEFINITION, columns, scores_as_json

@@ -8,7 +8,8 @@ from pathlib import Path
 from ..cases.dataset import Dataset
 from ..events import Event, Finished, Progress, Saved, job
 from ..volumes.files import read_label_map, read_volume
-from .figures import case_figure, overview_figure, save_figure
+from .canvas import save_figure
+from .figures import case_figure, overview_figure
 from .report import Table, label_files, truth_files
 
 

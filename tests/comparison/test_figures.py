@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from napari_seg3d.comparison.figures import (
-    case_figure,
-    curves_figure,
-    label_colors,
-    overview_figure,
-    png_bytes,
-    save_figure,
-)
+from napari_seg3d.comparison.canvas import png_bytes, save_figure
+from napari_seg3d.comparison.figures import case_figure, curves_figure, overview_figure
 from napari_seg3d.comparison.report import Table, compare
+from napari_seg3d.comparison.slices import label_colors
 from napari_seg3d.errors import GeometryError
 from napari_seg3d.events import EpochDone, Step, Validated
 from napari_seg3d.volumes.geometry import Geometry
