@@ -363,7 +363,8 @@ def _take_over(values: dict[str, Any], start: Plan, network: str) -> None:
     for name in (
         "spacing_mm", "crop_to_foreground", "normalisation", "network", "patch_voxels", "batch_size", "steps_per_epoch",
         "augmentation", "optimizer", "weight_decay", "momentum", "schedule", "clip_norm", "window_overlap",
-        "ct_windows", "ema_decay",
+        "ct_windows", "ema_decay", "clip_percentiles", "smooth_sigma_voxels", "sharpening", "loss", "adversarial",
+        "nesterov", "least_label_share",
     ):  # fmt: skip
         values[name] = kept[name]
     known = [name for name in start.modalities if name in values["modalities"]]

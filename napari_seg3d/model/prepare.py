@@ -26,6 +26,7 @@ from ..errors import FileError, LabelError, ModelError
 from ..volumes.geometry import Geometry
 from ..volumes.resample import reoriented_geometry, resample_label_map, resample_volume, resampled_geometry
 from ..volumes.volume import LabelMap, Volume
+from .intensities import normalised
 from .plan import Plan
 
 #: Target of a voxel from which nothing is learned.
@@ -213,20 +214,10 @@ def _image(
     case_id: str, name: str, volume: Volume, inside: NDArray[np.bool_], grid: Grid, plan: Plan
 ) -> NDArray[np.float32]:
     voxels = np.asarray(grid.inside(volume.data), dtype=np.float32)
-    foreground = plan.normalisation == "zscore-foreground"
-    measured = voxels[inside] if foreground and inside.any() else voxels
-    mean, deviation = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64))
-    if not np.isfinite(deviation):
+    if not np.isfinite(voxels).all():
         # A single NaN would turn the whole image, and in training all weights, into NaN.
         raise FileError(f"Case {case_id}: {name} holds NaN or infinity. Repair or leave out the case.")
-    if (window := plan.ct_windows.get(name)) is not None:
-        clipped = np.clip(voxels, np.float32(window.low), np.float32(window.high))
-        voxels = np.asarray((clipped - window.mean) / window.std, dtype=np.float32)
-    else:
-        voxels = (voxels - mean) / max(deviation, 1e-8)
-        if foreground:
-            # The background's level says nothing about the patient; the foreground's mean is the neutral value.
-            voxels[~inside] = 0
+    voxels = normalised(voxels, inside, plan, plan.ct_windows.get(name))
     if grid.network.shape == grid.box_shape:
         return np.ascontiguousarray(voxels)
     return _resampled(voxels, grid)

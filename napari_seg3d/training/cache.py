@@ -248,6 +248,9 @@ def _key(source: Source, plan: Plan) -> str:
         "spacing": plan.spacing_mm,
         "crop": plan.crop_to_foreground,
         "normalisation": plan.normalisation,
+        "clip": plan.clip_percentiles,
+        "smooth": plan.smooth_sigma_voxels,
+        "sharpen": plan.sharpening,
         "ct": {name: window.model_dump() for name, window in plan.ct_windows.items()},
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
