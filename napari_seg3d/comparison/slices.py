@@ -23,6 +23,7 @@ from .surface import boundary, common_box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Plane = Literal["axial", "coronal", "sagittal"]
 #: All planes, in the order in which they are shown.
@@ -219,6 +220,16 @@ def draw_slice(
         overlay = label_colors(view.picture(labels, plane, number), table or LabelTable())
         axes.imshow(overlay, aspect=aspect, interpolation="nearest")
     bare(axes)
+
+
+def labels_legend(figure: Figure, *tables: LabelTable) -> None:
+    """Name the colours of label tables below a figure."""
+    from matplotlib.patches import Patch
+
+    entries = [Patch(color=label.color, label=label.name) for table in tables for label in table]
+    if entries:
+        columns = min(len(entries), 5)
+        figure.legend(handles=entries, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def bare(axes: Axes) -> None:
