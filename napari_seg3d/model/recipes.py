@@ -1,13 +1,18 @@
 """Published systems as plans with blanks: what an article fixes is fixed, what depends on the dataset is filled in.
 
-Where the dataset forces a deviation, the plan's reasons say so.
+Each is a file in ``recipes/``: settings as in a `Plan`, and under ``reasons`` where and why they differ from the
+article. ``targets``, ``patch_voxels``, ``spacing_mm`` and ``patches_per_epoch`` or ``patches_per_case`` are the blanks'
+rules: what is filled in for a dataset follows from them. Where the dataset forces a deviation, the plan's reasons say
+so.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from math import ceil
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,26 +22,25 @@ from ..errors import PlanError
 from .plan import Plan, plan_from
 from .planner import WHOLE_HEAD_MM, make_plan, median_box, targets
 
-#: Name -> what it is, in one line.
-RECIPES: Mapping[str, str] = MappingProxyType(
-    {
-        "automatic": "Everything planned from the dataset and the device, after nnU-Net.",
-        "unet-brats": "The U-Net baseline of the UNETR comparison on BraTS (Adaloglou 2021): MONAI UNet 16-256 with "
-        "residual units, whole tumour, core and enhancing tumour as regions, AdamW 1e-4, 170 epochs.",
-    }
-)
+AUTOMATIC = "automatic"
+_AUTOMATIC_SUMMARY = "Everything planned from the dataset and the device, after nnU-Net."
+#: The order in which they are offered.
+_NAMES = (
+    "unet3d-iseg2017", "medicalzoo-iseg2017", "unet-brats", "unetr-brats", "monai-unetr-brats", "qim3d-unet",
+    "unet3d-brats2020", "vox2vox",
+)  # fmt: skip
+#: What every recipe is unless it says otherwise: none of the articles uses these of our automatic plan's ways.
+_PLAIN: Mapping[str, object] = {"schedule": "constant", "clip_norm": 1e6, "ema_decay": 0.0, "validate_every": 1}
 
 
 def recipe_names() -> tuple[str, ...]:
     """Return the names that ``--recipe`` takes."""
-    return tuple(RECIPES)
+    return (AUTOMATIC, *_NAMES)
 
 
 def recipe_summary(name: str) -> str:
     """Return what a recipe is, in one line; raises `PlanError` for an unknown name."""
-    if name not in RECIPES:
-        raise PlanError(f"Unknown recipe {name!r}. Possible are: {', '.join(RECIPES)}.")
-    return RECIPES[name]
+    return _AUTOMATIC_SUMMARY if name == AUTOMATIC else str(_recipe(name)["summary"])
 
 
 def plan_from_recipe(
@@ -60,78 +64,136 @@ def plan_from_recipe(
     budget_s, epochs : optional
         Replace the article's length.
     changes : mapping, optional
-        As in `napari_seg3d.model.plan.Plan.changed`.
+        As in `napari_seg3d.model.plan.Plan.changed`; besides, ``network.name`` puts another network, with its own usual
+        settings, in the place of the article's.
+
+    Raises
+    ------
+    PlanError
+        For an unknown recipe, or one that cannot be applied to this dataset.
     """
-    recipe_summary(name)
-    if name == "automatic":
+    if name == AUTOMATIC:
         return make_plan(fingerprint, budget_s=budget_s, epochs=epochs, device=device, seed=seed, changes=changes)
+    recipe = _recipe(name)
     if budget_s is not None and epochs is not None:
         raise PlanError("Give a time budget or a number of epochs, not both.")
     wished = dict(changes or {})
-    plan = _unet_brats(fingerprint, budget_s, epochs, seed, wished.pop("targets", None))
-    return plan.changed(wished)
+    values: dict[str, Any] = {**_PLAIN, **recipe["settings"], "recipe": name, "seed": seed}
+    if by_hand := "network.name" in wished:
+        values["network"] = {"name": wished.pop("network.name")}
+    values |= _targets(recipe["targets"], fingerprint, wished.pop("targets", None))
+    values["reasons"] = {
+        **dict.fromkeys(recipe["settings"], "the article's"),
+        **values["reasons"],
+        **recipe["reasons"],
+        **({"network": "chosen by hand"} if by_hand else {}),
+    }
+    values["modalities"] = fingerprint.modalities
+    whole_head = _whole_head(fingerprint)
+    _add_grid(values, recipe, fingerprint, whole_head)
+    _add_mirrors(values, whole_head)
+    _add_steps(values, recipe, fingerprint)
+    if budget_s is not None or epochs is not None:
+        values |= {"epochs": epochs, "budget_s": budget_s}
+        values["reasons"].pop("epochs", None)
+        values["reasons"]["epochs" if budget_s is None else "budget_s"] = "chosen by hand"
+    return plan_from(values).changed(wished)
 
 
-def _unet_brats(fingerprint: Fingerprint, budget_s: float | None, epochs: int | None, seed: int, wish: object) -> Plan:
-    """The article's U-Net, with its traps avoided.
+@cache
+def _recipe(name: str) -> dict[str, Any]:
+    if name not in _NAMES:
+        raise PlanError(f"Unknown recipe {name!r}. Possible are: {', '.join(recipe_names())}.")
+    text = files(__package__).joinpath("recipes", f"{name}.json").read_text("utf-8")
+    recipe: dict[str, Any] = json.loads(text)
+    return recipe
 
-    It is oriented before it is resampled, normalised on the whole volume, validated on whole cases, and regions are
-    learned with binary, not softmax, cross-entropy.
-    """
-    values: dict[str, Any] = targets(fingerprint, wish or ("regions" if fingerprint.regions else "classes"))
-    reasons = values.pop("reasons")
-    head_mm = np.median([np.multiply(c.cropped_shape, c.ras_spacing_mm) for c in fingerprint.cases], axis=0)
-    whole_head = bool(head_mm.min() >= WHOLE_HEAD_MM)
-    spacing = (1.5, 1.5, 2.0) if whole_head else tuple(round(x, 3) for x in fingerprint.median_spacing_mm)
-    reasons["spacing_mm"] = "the article's" if whole_head else "the dataset's: the article's is for whole heads"
-    box = median_box(fingerprint, (spacing[0], spacing[1], spacing[2]))
-    article = (128, 128, 64)
-    patch = tuple(min(a, max(16, ceil(b / 16) * 16)) for a, b in zip(article, box, strict=True))
-    reasons["patch_voxels"] = "the article's" if patch == article else "the article's, cut to the size of the cases"
-    given = budget_s or epochs
-    length = {"epochs": 170} if given is None else {"epochs": epochs, "budget_s": budget_s}
-    return plan_from(
-        {
-            **values,
-            "recipe": "unet-brats",
-            "modalities": fingerprint.modalities,
-            "spacing_mm": spacing,
-            "crop_to_foreground": False,
-            "normalisation": "zscore-foreground",
-            "network": {"name": "monai-unet", "widths": (16, 32, 64, 128, 256), "residual_units": 2},
-            "patch_voxels": patch,
-            "batch_size": 2,
-            # One random crop of each case and epoch, two at a time.
-            "steps_per_epoch": max(1, fingerprint.count // 2),
-            "validate_every": 5,
-            "optimizer": "adamw",
-            "learning_rate": 1e-4,
-            "weight_decay": 1e-5,
-            "schedule": "constant",
-            "clip_norm": 1e6,
-            "foreground_fraction": 0.0,
-            "augmentation": {
-                "rotation_probability": 0.0,
-                "scale_probability": 0.0,
-                "elastic_probability": 0.0,
-                "mirror": ("left-right",),
-                "noise_probability": 0.0,
-                "blur_probability": 0.0,
-                "brightness_probability": 0.5,
-                "brightness_range": 0.1,
-                "shift_probability": 0.5,
-                "shift_range": 0.1,
-                "contrast_probability": 0.0,
-                "gamma_probability": 0.0,
-            },
-            "seed": seed,
-            "reasons": {
-                **reasons,
-                "network": "the article's",
-                "normalisation": "inside the foreground of the whole volume, not of one crop",
-                "learning_rate": "the article's",
-                "epochs" if budget_s is None else "budget_s": "the article's" if given is None else "chosen by hand",
-            },
-            **length,
+
+def _whole_head(fingerprint: Fingerprint) -> bool:
+    sizes_mm = [np.multiply(c.cropped_shape, c.ras_spacing_mm) for c in fingerprint.cases]
+    return bool(np.median(sizes_mm, axis=0).min() >= WHOLE_HEAD_MM)
+
+
+def _targets(rule: str, fingerprint: Fingerprint, wish: object) -> dict[str, Any]:
+    """What is learned: the recipe's kind of targets, as far as the dataset has them."""
+    if rule == "foreground" and wish is None:
+        values = targets(fingerprint, "classes")
+        first = values["labels"][0]
+        everything = {
+            "name": "object" if len(values["labels"]) > 1 else first["name"],
+            "values": [label["value"] for label in values["labels"]],
+            "color": first["color"],
+            "written": first["value"],
         }
-    )
+        return {**values, "targets": "regions", "regions": [everything], "reasons": {}}
+    if rule == "regions" and wish is None and not fingerprint.regions:
+        values = targets(fingerprint, "classes")
+        values["reasons"]["targets"] = "the labels of this dataset have no known regions, which the article learns"
+        return values
+    return targets(fingerprint, wish or rule)
+
+
+def _add_grid(values: dict[str, Any], recipe: Mapping[str, Any], fingerprint: Fingerprint, whole_head: bool) -> None:
+    reasons = values["reasons"]
+    spacing = recipe.get("spacing_mm") if whole_head else None
+    if spacing is None:
+        spacing = tuple(round(x, 3) for x in fingerprint.median_spacing_mm)
+        published = "spacing_mm" in recipe
+        reasons["spacing_mm"] = "the dataset's" + (": the article's is for whole heads" if published else "")
+    values["spacing_mm"] = x, y, z = tuple(spacing)
+    if values["crop_to_foreground"]:
+        box = median_box(fingerprint, (x, y, z))
+    else:
+        sizes_mm = np.multiply(fingerprint.median_shape, fingerprint.median_spacing_mm)
+        box = tuple(np.maximum(1, np.round(sizes_mm / values["spacing_mm"])).astype(int).tolist())
+    article = recipe["patch_voxels"]
+    # The patch is not known yet, so the network's settings are read on their own.
+    divisor = _divisor(values["network"])
+    patch = [min(a, max(d, ceil(b / d) * d)) for a, b, d in zip(article, box, divisor, strict=True)]
+    if values["augmentation"].get("quarter_turns_probability"):
+        patch[0] = patch[1] = max(patch[:2])
+    if patch == list(divisor):
+        patch = [2 * d for d in divisor]
+    values["patch_voxels"] = tuple(patch)
+    if patch != article:
+        reasons["patch_voxels"] = f"the article's {' × '.join(map(str, article))}, cut to the size of the cases"
+    else:
+        reasons.setdefault("patch_voxels", "the article's")
+
+
+def _divisor(network: Mapping[str, Any]) -> tuple[int, int, int]:
+    from pydantic import TypeAdapter, ValidationError
+
+    from .network_settings import NetworkPlan
+
+    try:
+        settings: Any = TypeAdapter(NetworkPlan).validate_python(network)
+    except ValidationError:
+        from .networks import network_summary
+
+        network_summary(str(network.get("name")))  # raises with the list of names
+        raise PlanError(
+            f"The network {network.get('name')!r} needs settings of its own; plan it without a recipe."
+        ) from None
+    divisor: tuple[int, int, int] = settings.divisor
+    return divisor
+
+
+def _add_mirrors(values: dict[str, Any], whole_head: bool) -> None:
+    mirrors = values["augmentation"].get("mirror")
+    if mirrors and not whole_head:
+        values["augmentation"] = {**values["augmentation"], "mirror": []}
+        values["reasons"]["augmentation"] = (
+            f"the article's without mirroring {', '.join(mirrors)}: what is not a whole head has a front and a side"
+        )
+
+
+def _add_steps(values: dict[str, Any], recipe: Mapping[str, Any], fingerprint: Fingerprint) -> None:
+    batch = values["batch_size"]
+    if "patches_per_epoch" in recipe:
+        patches = recipe["patches_per_epoch"]
+        values["reasons"]["steps_per_epoch"] = f"{patches} patches a round, as in the article"
+    else:
+        patches = fingerprint.count * recipe["patches_per_case"]
+        values["reasons"]["steps_per_epoch"] = "one patch of each case a round, as in the article"
+    values["steps_per_epoch"] = max(1, patches // batch)

@@ -36,6 +36,8 @@ class Draw:
         Added to that offset, in voxels, at points that divide the patch into quarters; linear between them.
     mirror : tuple of int
         Spatial axes (0, 1, 2) that are reversed.
+    quarter_turns : int
+        How often the patch is turned by 90 degrees from its first axis to its second.
     noise, blur, brightness, shift, contrast, gamma : (C,) float64 ndarray, optional
         One number a channel.
     low_resolution : float, optional
@@ -47,6 +49,7 @@ class Draw:
     matrix: NDArray[np.float64] | None = None
     warp: NDArray[np.float64] | None = None
     mirror: tuple[int, ...] = ()
+    quarter_turns: int = 0
     noise: NDArray[np.float64] | None = None
     blur: NDArray[np.float64] | None = None
     brightness: NDArray[np.float64] | None = None
@@ -81,12 +84,16 @@ def draw_augmentation(plan: Plan, step: int, place: int) -> Draw:
     coarse, coarseness = rng.random() < settings.low_resolution_probability, rng.random()
     bent = rng.random() < settings.elastic_probability
     bends = rng.uniform(-1, 1, (3, *(_BENDS + 1,) * 3))
+    turned_round = rng.random() < settings.quarter_turns_probability
+    quarters = int(rng.integers(1, 4))
+    angles = angles * [axis in settings.rotation_about for axis in AXES]
     reach = settings.elastic_range * np.array(plan.patch_voxels) / _BENDS
     noise, blur, brightness, shift, contrast, gamma = amounts
     return Draw(
         matrix=_matrix(angles * rotate, scale if zoom else 1.0, plan) if rotate or zoom or bent else None,
         warp=bends * reach[:, None, None, None] if bent else None,
         mirror=tuple(i for i, axis in enumerate(AXES) if axis in settings.mirror and mirrored[i]),
+        quarter_turns=quarters if turned_round else 0,
         noise=np.abs(noise) * settings.noise_sigma if chosen[0] else None,
         blur=np.abs(blur) * settings.blur_sigma_voxels if chosen[1] else None,
         brightness=1 + brightness * settings.brightness_range if chosen[2] else None,
@@ -136,7 +143,7 @@ def turned(
 
 
 def varied(image: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Mirror a patch and vary its intensities.
+    """Mirror a patch, turn it by right angles, and vary its intensities.
 
     Parameters
     ----------
@@ -150,6 +157,8 @@ def varied(image: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """
     if draw.mirror:
         image, target = image.flip([axis + 1 for axis in draw.mirror]), target.flip(draw.mirror)
+    if draw.quarter_turns:
+        image, target = torch.rot90(image, draw.quarter_turns, (1, 2)), torch.rot90(target, draw.quarter_turns, (0, 1))
     return _intensities(image, draw), target
 
 

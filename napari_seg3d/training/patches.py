@@ -18,6 +18,8 @@ from .cache import StoredCase
 
 #: First number of each stream of random draws, so that no two purposes share numbers.
 STREAM_ORDER, STREAM_PATCH, STREAM_AUGMENT, STREAM_REHEARSAL = range(4)
+#: So often a patch is drawn that shall hold a share of the labels.
+TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,28 @@ def draw_cut(pool: Pool, plan: Plan, step: int, place: int) -> Cut:
     Every case comes up once before any comes up again. A share of the patches, ``plan.foreground_fraction``, is centred
     on a voxel of a class drawn evenly among those that the case has; the others lie anywhere, or anywhere in what is
     known of a truth that is known in parts. A share ``plan.rehearsal_fraction`` is cut from older cases, if there are.
+
+    With ``plan.least_label_share`` a patch is drawn again until it holds that share of the labelled voxels of its case;
+    after `TRIES` the fullest of them is taken, for a share may be out of reach.
     """
     case = _draw_case(pool, plan, step, place)
     rng = np.random.default_rng((plan.seed, STREAM_PATCH, step, place))
     stored = pool[case]
+    wanted = plan.least_label_share
+    if not wanted or not stored.places:
+        return Cut(case, _draw_centre(stored, plan, rng))
+    best, most = (0, 0, 0), -1.0
+    for _ in range(TRIES):
+        centre = _draw_centre(stored, plan, rng)
+        share = _label_share(stored, plan, centre)
+        if share > most:
+            best, most = centre, share
+        if most >= wanted:
+            break
+    return Cut(case, best)
+
+
+def _draw_centre(stored: StoredCase, plan: Plan, rng: np.random.Generator) -> tuple[int, int, int]:
     shape = np.array(stored.shape)
     places = stored.known
     if stored.places and rng.random() < plan.foreground_fraction:
@@ -61,7 +81,15 @@ def draw_cut(pool: Pool, plan: Plan, step: int, place: int) -> Cut:
     patch = np.array(plan.patch_voxels)
     low, high = patch // 2, shape - (patch - patch // 2)
     centre = np.where(shape <= patch, shape // 2, np.clip(centre, low, np.maximum(low, high)))
-    return Cut(case, (int(centre[0]), int(centre[1]), int(centre[2])))
+    return int(centre[0]), int(centre[1]), int(centre[2])
+
+
+def _label_share(stored: StoredCase, plan: Plan, centre: tuple[int, int, int]) -> float:
+    """Return the share of the remembered labelled voxels that a patch holds; exact for cases that are small."""
+    patch = np.array(plan.patch_voxels)
+    low = np.array(centre) - patch // 2
+    places = np.concatenate(stored.places)
+    return float(((places >= low) & (places < low + patch)).all(1).mean())
 
 
 def _draw_case(pool: Pool, plan: Plan, step: int, place: int) -> int:

@@ -13,7 +13,6 @@ from napari_seg3d.cases.labels import regions_for
 from napari_seg3d.errors import ModelError, PlanError
 from napari_seg3d.events import result_of
 from napari_seg3d.model.planner import CPU_STEP_VOXELS, FEW_CASES, VERY_FEW_CASES, make_plan, pooling, smaller
-from napari_seg3d.model.recipes import plan_from_recipe, recipe_names, recipe_summary
 from napari_seg3d.volumes.volume import LabelMap, LabelTable
 
 
@@ -96,25 +95,6 @@ def test_wrong_choices_are_named(facts):
         make_plan(facts, network="resnet", device="cpu")
     with pytest.raises(PlanError, match="not both"):
         make_plan(facts, epochs=3, budget_s=10, device="cpu")
-    with pytest.raises(PlanError, match="unet-brats"):
-        recipe_summary("nnunet")
-
-
-def test_the_brats_recipe_is_the_articles_where_a_whole_head_allows_it(facts):
-    plan = plan_from_recipe("unet-brats", scaled(facts, shape=(240, 240, 155), spacing_mm=[(1, 1, 1)] * 3))
-    assert plan.patch_voxels == (128, 128, 64)
-    assert plan.spacing_mm == (1.5, 1.5, 2.0)
-    assert (plan.optimizer, plan.learning_rate, plan.weight_decay, plan.epochs) == ("adamw", 1e-4, 1e-5, 170)
-    assert plan.network.widths == (16, 32, 64, 128, 256)
-    assert plan.validate_every == 5
-
-
-def test_the_brats_recipe_says_where_it_deviates(facts):
-    plan = plan_from_recipe("unet-brats", facts, epochs=2)
-    assert "dataset" in plan.reasons["spacing_mm"]
-    assert "cut" in plan.reasons["patch_voxels"]
-    assert plan.epochs == 2
-    assert recipe_names()[0] == "automatic"
 
 
 def test_regions_are_learned_where_they_tell_all_labels_apart(facts):

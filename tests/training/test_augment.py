@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_seg3d.errors import PlanError
 from napari_seg3d.training.augment import Draw, draw_augmentation, margin_voxels, turned, varied
 
 OFF = {f"augmentation.{kind}_probability": 0.0 for kind in
@@ -78,6 +79,27 @@ def test_a_quarter_turn_equals_numpys():
     expected = np.rot90(image[(slice(None), *inner)].numpy(), k=-1, axes=(1, 2))
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
     np.testing.assert_array_equal(labels.numpy(), np.rot90(target[inner].numpy(), k=-1, axes=(0, 1)))
+
+
+def test_quarter_turns_take_image_and_labels_along_and_leave_slices_in_their_plane(tiny_plan):
+    image, target, _ = box_for(Draw(), (6, 6, 5))
+    out, labels = augmented(image, target, Draw(quarter_turns=3), (6, 6, 5))
+    np.testing.assert_array_equal(out.numpy(), np.rot90(image.numpy(), 3, axes=(1, 2)))
+    np.testing.assert_array_equal(labels.numpy(), np.rot90(target.numpy(), 3, axes=(0, 1)))
+    plan = tiny_plan(**OFF, **{"augmentation.quarter_turns_probability": 0.75})
+    turns = [draw_augmentation(plan, step, 0).quarter_turns for step in range(400)]
+    # With three quarters each of the four positions comes up equally often, unturned among them.
+    assert all(70 < turns.count(number) < 130 for number in range(4))
+    with pytest.raises(PlanError, match="as long as wide"):
+        plan.changed({"patch_voxels": (16, 32, 8)})
+
+
+def test_rotation_can_be_held_to_one_axis(tiny_plan):
+    settings = {"augmentation.rotation_probability": 1.0, "augmentation.rotation_about": ("up-down",)}
+    matrix = draw_augmentation(tiny_plan(**{**OFF, **settings}), 3, 0).matrix
+    np.testing.assert_allclose(matrix[2], (0, 0, 1), atol=1e-12)
+    np.testing.assert_allclose(matrix[:, 2], (0, 0, 1), atol=1e-12)
+    assert abs(matrix[0, 1]) > 0.01
 
 
 def test_the_box_is_large_enough_that_no_border_shows():

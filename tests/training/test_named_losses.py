@@ -99,7 +99,7 @@ def test_regions_are_learned_with_binary_not_softmax_cross_entropy(tiny_plan):
 
 
 def test_cross_entropy_is_torchs(tiny_plan, batch):
-    logits, target, t = batch
+    logits, target, _ = batch
     torch.testing.assert_close(
         value(tiny_plan, "ce", logits, target), functional.cross_entropy(logits, target[:, 0].long())
     )

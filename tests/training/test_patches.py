@@ -42,6 +42,25 @@ def test_foreground_patches_hold_each_class_equally_often(stored, tiny_plan):
     assert 0.4 < np.mean(np.array(found) == 2) < 0.6
 
 
+def test_patches_hold_the_share_of_labels_that_is_wanted(stored, tiny_plan):
+    network = {"name": "unet", "widths": (2, 4), "kernels": ((3, 3, 3),) * 2, "strides": ((1, 1, 1), (2, 2, 2))}
+    small = {"patch_voxels": (12, 12, 8), "network": network, "foreground_fraction": 0.0}
+
+    def shares(**changes):
+        plan, found = tiny_plan(**small, **changes), []
+        for step in range(40):
+            cut = draw_cut(stored, plan, step, 0)
+            target = stored[cut.case].target()
+            corner = [c - n // 2 for c, n in zip(cut.centre, plan.patch_voxels, strict=True)]
+            found.append(np.count_nonzero(cut_out(target, corner, plan.patch_voxels)) / np.count_nonzero(target))
+        return np.array(found)
+
+    assert shares().min() < 0.1
+    assert shares(least_label_share=0.1).min() >= 0.1
+    # What cannot be had ends too, with the fullest of the patches drawn.
+    assert shares(least_label_share=1.0).mean() > 1.3 * shares().mean()
+
+
 def test_patches_lie_inside_and_small_cases_in_the_middle(stored, tiny_plan):
     plan = tiny_plan(patch_voxels=(16, 32, 8), foreground_fraction=0.0)
     for step in range(50):
