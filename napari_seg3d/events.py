@@ -51,6 +51,11 @@ class Step(Event):
     memory_mb: float | None = None
     details: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def segmentation_loss(self) -> float:
+        """The part of the loss that validation measures too: all of it, unless a discriminator adds its judgement."""
+        return self.details.get("voxel loss", self.loss)
+
 
 @dataclass(frozen=True)
 class EpochDone(Event):
@@ -69,6 +74,11 @@ class EpochDone(Event):
     seconds_left: float | None = None
     dice: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def segmentation_loss(self) -> float:
+        """As in `Step`."""
+        return self.details.get("voxel loss", self.loss)
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,25 @@ class Finished(Event):
     result: Any = None
     message: str = ""
     seconds: float = field(default=0.0)
+
+
+def details_in_words(details: Mapping[str, float]) -> str:
+    """Return the details of a `Step` or `EpochDone` for one line of text; empty when there are none.
+
+    Examples
+    --------
+    >>> details_in_words({"D loss": 0.2113, "D accuracy": 0.75, "D updated": 1.0})
+    'D loss 0.211 · D accuracy 75 % · D updated'
+    >>> details_in_words({"D updated": 0.0}), details_in_words({"D updated": 0.25})
+    ('D rested', 'D updated in 25 % of the steps')
+    """
+    return " · ".join(_detail_in_words(name, value) for name, value in details.items())
+
+
+def _detail_in_words(name: str, value: float) -> str:
+    if name == "D updated":
+        return {0.0: "D rested", 1.0: name}.get(value, f"{name} in {100 * value:.0f} % of the steps")
+    return f"{name} {100 * value:.0f} %" if name == "D accuracy" else f"{name} {value:.3f}"
 
 
 def job(function: Callable[P, Iterator[Event]]) -> Callable[P, Iterator[Event]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,24 @@ _NEWEST = 0.4
 _AHEAD = 4
 
 
+@dataclass(frozen=True)
+class Made:
+    """A step that was made: its loss, None if it was left out, and further numbers by name."""
+
+    step: int
+    loss: float | None
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundMeans:
+    """Means over the steps of a round: loss, soft Dice by label name, and the details of the steps."""
+
+    loss: float
+    dice: Mapping[str, float]
+    details: Mapping[str, float]
+
+
 class Learner:
     """Network, optimiser and the numbers of a training.
 
@@ -52,7 +72,18 @@ class Learner:
         Time spent training, over all sessions.
     rate_factor : float
         What the learning rate is multiplied with: halved each time the training had to go back.
+    epoch_losses, epoch_sums : list of float
+        Of the round under way: the loss of each step, and sums of soft Dice by output and of each of `details`.
     """
+
+    #: Further numbers that each step reports.
+    details: ClassVar[tuple[str, ...]] = ()
+    #: The numbers that a checkpoint holds.
+    kept: ClassVar[tuple[str, ...]] = (
+        "step", "epoch", "bad_steps", "rollbacks", "validated_step", "validations_since_best", "best_dice",
+        "smoothed_dice", "best_smoothed_dice", "elapsed_s", "rate_factor", "running_loss", "best_running_loss",
+        "losses_seen", "epoch_losses", "epoch_sums", "epoch_summed",
+    )  # fmt: skip
 
     def __init__(self, plan: Plan, device: torch.device, ranks: Ranks | None = None) -> None:
         self.plan, self.device = plan, device
@@ -72,6 +103,8 @@ class Learner:
         self.running_loss = self.best_running_loss = _UNKNOWN
         self.losses_seen = 0
         self.epoch_losses: list[float] = []
+        self.epoch_sums = [0.0] * (len(plan.output_names) + len(self.details))
+        self.epoch_summed = 0
 
     @property
     def judged(self) -> nn.Module:
@@ -90,8 +123,8 @@ class Learner:
         self.plan = plan
         self.optimizer.zero_grad(set_to_none=True)
 
-    def learn(self, batch: Batch, progress: float) -> list[tuple[int, float | None]]:
-        """Make one step and return what is known by now: for each step its number and loss.
+    def learn(self, batch: Batch, progress: float) -> list[Made]:
+        """Make one step and return those whose numbers are known by now.
 
         A step whose loss or gradient is not finite changes nothing; its loss is None. On a GPU the numbers come a few
         steps late, because waiting for them would leave it idle.
@@ -104,30 +137,46 @@ class Learner:
         images, target = batch
         # Dropout draws from torch's own state: set from the step, so that a resumed training draws the same.
         torch.manual_seed((self.plan.seed << 32) + self.step * self.ranks.size + self.ranks.rank)
+        self._set_rate(progress)
+        self.network.train()
+        values = self._improve(images.contiguous(memory_format=memory_format(self.device)), target)
+        self.step += 1
+        self._average()
+        self._reports.put(self.step, values)
+        return self._heard(self._reports.arrived())
+
+    def wait(self) -> list[Made]:
+        """Wait for the numbers of all steps made, and return those not returned yet."""
+        return self._heard(self._reports.arrived(wait=True))
+
+    def round_means(self) -> RoundMeans:
+        """Return the means of the round that is over, and begin the next."""
+        names = self.plan.output_names
+        means = [total / self.epoch_summed if self.epoch_summed else float("nan") for total in self.epoch_sums]
+        loss = float(np.mean(self.epoch_losses)) if self.epoch_losses else float("nan")
+        self.epoch_losses, self.epoch_sums, self.epoch_summed = [], [0.0] * len(means), 0
+        self.epoch += 1
+        dice, details = means[: len(names)], means[len(names) :]
+        return RoundMeans(loss, dict(zip(names, dice, strict=True)), dict(zip(self.details, details, strict=True)))
+
+    def _set_rate(self, progress: float) -> None:
         rate = self.learning_rate(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        self.network.train()
+
+    def _improve(self, images: Tensor, target: Tensor) -> Tensor:
+        """Change the weights by what a batch teaches; return loss, 1 if it was left out, and Dice by output."""
         self.optimizer.zero_grad(set_to_none=True)
-        images = images.contiguous(memory_format=memory_format(self.device))
+        before = statistics(self.network)
         with mixed_precision(self.device):
             outputs = self._shared(images)
         loss = self.loss(outputs, target)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip_norm)
-        with torch.no_grad():
-            unusable = (~torch.isfinite(loss + norm)).float()
-            # The fused optimisers read this as torch's GradScaler sets it, and leave the step out on the device itself.
-            self.optimizer.found_inf = unusable  # type: ignore[attr-defined]
-            self.optimizer.step()
-            self.step += 1
-            self._average()
-            self._reports.put(self.step, torch.stack((loss.detach(), unusable)))
-        return self._heard(self._reports.arrived())
-
-    def wait(self) -> list[tuple[int, float | None]]:
-        """Wait for the numbers of all steps made, and return those not returned yet."""
-        return self._heard(self._reports.arrived(wait=True))
+        unusable = left_out(loss, norm)
+        step_unless(self.optimizer, unusable)
+        restore_if(unusable, self.network, before)
+        return torch.cat((torch.stack((loss.detach(), unusable)), self.loss.dice))
 
     @property
     def diverged(self) -> bool:
@@ -203,30 +252,30 @@ class Learner:
 
     def save(self, run: RunFolder) -> None:
         """Write everything that resuming needs, whole or not at all."""
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        if self.averaged is not None:
-            tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.state_dict().items()}
-        state = self.optimizer.state_dict()
-        for index, values in state["state"].items():
-            # SGD has no momentum yet before its first step.
-            present = {name: value for name, value in values.items() if value is not None}
-            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in present.items()}
-        write_tensors(run.checkpoint, tensors, "checkpoint", {name: getattr(self, name) for name in _KEPT})
+        write_tensors(run.checkpoint, self._tensors(), "checkpoint", {name: getattr(self, name) for name in self.kept})
 
     def load(self, run: RunFolder) -> None:
         """Go back to the state that `save` wrote; raises `ModelError` when the file is damaged."""
         tensors, facts, _ = read_tensors(run.checkpoint, "checkpoint")
         self._reports.forget()
-        self.network.load_state_dict(_under("network.", tensors))
-        if self.averaged is not None:
-            self.averaged.load_state_dict(_under("averaged.", tensors))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("optimizer.", tensors).items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        for name in _KEPT:
+        self._take(tensors)
+        for name in self.kept:
             setattr(self, name, facts.get(name, getattr(self, name)))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that a checkpoint holds."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.averaged is not None:
+            tensors |= {f"averaged.{name}": tensor for name, tensor in self.averaged.state_dict().items()}
+        tensors |= optimizer_tensors("optimizer.", self.optimizer)
+        return tensors
+
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `_tensors` gave."""
+        self.network.load_state_dict(under("network.", tensors))
+        if self.averaged is not None:
+            self.averaged.load_state_dict(under("averaged.", tensors))
+        load_optimizer(self.optimizer, under("optimizer.", tensors))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -238,41 +287,40 @@ class Learner:
         for mean, newest in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
             mean.copy_(newest)
 
-    def _heard(self, reports: Iterator[tuple[int, float, bool]]) -> list[tuple[int, float | None]]:
-        heard: list[tuple[int, float | None]] = []
-        for step, loss, unusable in reports:
-            heard.append((step, None if unusable else loss))
+    def _heard(self, reports: Iterator[tuple[int, list[float]]]) -> list[Made]:
+        heard: list[Made] = []
+        for step, (loss, unusable, *others) in reports:
+            details = dict(zip(self.details, others[len(self.plan.output_names) :], strict=True))
+            heard.append(Made(step, None if unusable else loss, {} if unusable else details))
             if unusable:
                 self.bad_steps += 1
                 continue
             self.bad_steps = 0
             self.epoch_losses.append(loss)
-            self.losses_seen += 1
-            # A mean over all at first, then one that follows.
-            follow = max(_FOLLOW, 1 / self.losses_seen)
-            self.running_loss = loss if follow == 1 else self.running_loss + follow * (loss - self.running_loss)
-            if self.losses_seen > _SETTLED:
-                self.best_running_loss = min(self.best_running_loss, self.running_loss)
+            self.epoch_sums = [total + value for total, value in zip(self.epoch_sums, others, strict=True)]
+            self.epoch_summed += 1
+            self._follow(loss, details)
         return heard
 
-
-#: The numbers of a `Learner` that a checkpoint holds.
-_KEPT = (
-    "step", "epoch", "bad_steps", "rollbacks", "validated_step", "validations_since_best", "best_dice",
-    "smoothed_dice", "best_smoothed_dice", "elapsed_s", "rate_factor", "running_loss", "best_running_loss",
-    "losses_seen", "epoch_losses",
-)  # fmt: skip
+    def _follow(self, loss: float, details: Mapping[str, float]) -> None:
+        """Let the running loss, by which a training is seen to diverge, follow a step."""
+        self.losses_seen += 1
+        # A mean over all at first, then one that follows.
+        follow = max(_FOLLOW, 1 / self.losses_seen)
+        self.running_loss = loss if follow == 1 else self.running_loss + follow * (loss - self.running_loss)
+        if self.losses_seen > _SETTLED:
+            self.best_running_loss = min(self.best_running_loss, self.running_loss)
 
 
 class _Reports:
-    """Loss and fitness of each step on their way from the device, read when they have arrived."""
+    """The numbers of each step on their way from the device, read when they have arrived."""
 
     def __init__(self, device: torch.device) -> None:
         self._later = device.type == "cuda"
         self._waiting: deque[tuple[int, Tensor, Any]] = deque()
 
     def put(self, step: int, values: Tensor) -> None:
-        """Send the values of a step: (loss, 1 if it was left out)."""
+        """Send the values of a step: loss, 1 if it was left out, and whatever else is reported, all in one copy."""
         event = None
         if self._later:
             on_host = torch.empty(values.shape, pin_memory=True)
@@ -281,8 +329,8 @@ class _Reports:
             event.record()
         self._waiting.append((step, values, event))
 
-    def arrived(self, wait: bool = False) -> Iterator[tuple[int, float, bool]]:
-        """Yield step, loss, and whether it was left out, of what has arrived, oldest first."""
+    def arrived(self, wait: bool = False) -> Iterator[tuple[int, list[float]]]:
+        """Yield step and values of what has arrived, oldest first."""
         while self._waiting:
             step, values, event = self._waiting[0]
             if event is not None:
@@ -291,8 +339,7 @@ class _Reports:
                 elif not event.query():
                     return
             self._waiting.popleft()
-            loss, unusable = values.tolist()
-            yield step, loss, bool(unusable)
+            yield step, values.tolist()
 
     def forget(self) -> None:
         """Drop what is on its way."""
@@ -313,12 +360,71 @@ def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
         for many, decay in ((True, plan.weight_decay), (False, 0.0)):
             if chosen := [p for p in part if (p.ndim > 1) == many]:
                 groups.append({"params": chosen, "weight_decay": decay, "factor": factor})
+    rate, momentum = plan.learning_rate, plan.momentum
     if plan.optimizer == "sgd":
-        nesterov = plan.momentum > 0
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum, nesterov=nesterov, fused=True)
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=plan.nesterov and momentum > 0, fused=True)
+    if plan.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=rate, momentum=momentum)
     kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=plan.learning_rate, fused=True)
+    return kind(groups, lr=rate, betas=plan.adversarial.betas if plan.adversarial else (0.9, 0.999), fused=True)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def left_out(*values: Tensor) -> Tensor:
+    """Return a scalar float32 Tensor on the device: 1 if any of some scalars is not finite, so that no step is made."""
+    return (~torch.isfinite(torch.stack([value.detach() for value in values]).sum())).float()
+
+
+@torch.no_grad()
+def step_unless(optimizer: torch.optim.Optimizer, held: Tensor) -> None:
+    """Let an optimiser make its step, unless the scalar Tensor `held` is 1.
+
+    The fused optimisers read it on the device itself, as torch's GradScaler sets it. RMSprop has no fused form: there
+    the number is waited for, which on a GPU costs the lead that the steps otherwise have.
+    """
+    if isinstance(optimizer, torch.optim.RMSprop):
+        if not held.item():
+            optimizer.step()
+        return
+    optimizer.found_inf = held  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def statistics(network: nn.Module) -> dict[str, Tensor]:
+    """Return copies of what batch normalisation remembers; empty for networks that have none."""
+    return {
+        name: buffer.clone()
+        for name, buffer in network.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    }
+
+
+@torch.no_grad()
+def restore_if(unusable: Tensor, network: nn.Module, before: Mapping[str, Tensor]) -> None:
+    """Give `statistics` back if the scalar Tensor `unusable` is 1: one pass of NaN would spoil them for ever."""
+    for name, was in before.items():
+        now = network.get_buffer(name)
+        now.copy_(torch.where(unusable.bool(), was, now))
+
+
+def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return all that an optimiser remembers as named tensors."""
+    tensors: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        # SGD has no momentum yet before its first step.
+        present = {name: value for name, value in values.items() if value is not None}
+        tensors |= {f"{prefix}{index}.{name}": torch.as_tensor(value) for name, value in present.items()}
+    return tensors
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser back what `optimizer_tensors` named, without the prefix."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -15,7 +15,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..cases.case import Case, CaseFiles
@@ -25,10 +24,11 @@ from ..model.checkpoint import Model, load_model, read_facts
 from ..model.device import choose_device, device_name, give_back_memory, is_out_of_memory, keeping_memory, memory_mb
 from ..model.plan import Plan
 from ..model.planner import smaller
+from .adversarial import AdversarialLearner, Judge
 from .batches import Supply
 from .cache import PreparedCache, StoredCase
 from .clock import Clock
-from .learner import Learner
+from .learner import Learner, Made
 from .patches import Pool, labelled
 from .ranks import Ranks, joined
 from .run import RunFacts, RunFolder, now, versions
@@ -57,6 +57,7 @@ def train(
     threads: int | None = None,
     dataset: str = "",
     older_dataset: str = "",
+    discriminator: Judge | None = None,
 ) -> Iterator[Event]:
     """Train a network.
 
@@ -82,6 +83,9 @@ def train(
         Threads on the CPU; by default torch's choice.
     dataset, older_dataset : str
         Where the cases come from, for the record.
+    discriminator : callable, optional
+        Plan -> Module; another discriminator than the plan's ``adversarial`` names. The module maps image and mask
+        (B, images + outputs, X, Y, Z) to a map of scores.
 
     Yields
     ------
@@ -89,6 +93,7 @@ def train(
         Progress, Step, EpochDone, Validated, Saved, Warned; at the end Finished with the run folder, or Failed.
     """
     began = time.monotonic()
+    _check_judge(plan, discriminator)
     chosen = _computing_device(device, threads)
     training = list(labelled(cases))
     validation = [] if not validation else list(labelled(validation))
@@ -116,7 +121,7 @@ def train(
         output = Path(output)
         run = RunFolder.create(output, plan, facts) if ranks.first else RunFolder(output)
         ranks.wait()
-        task = _Task(run, plan, training, validation, older, chosen, ranks, began, facts, start=model)
+        task = _Task(run, plan, training, validation, older, chosen, ranks, began, facts, discriminator, start=model)
         yield from _recorded(task, _learn(task))
 
 
@@ -131,6 +136,7 @@ def resume(
     add: Sequence[str] = (),
     device: str = "auto",
     threads: int | None = None,
+    discriminator: Judge | None = None,
 ) -> Iterator[Event]:
     """Go on with a training: one that was stopped, killed or failed, or a finished one that gets more time or cases.
 
@@ -147,6 +153,8 @@ def resume(
         planned one and falls again.
     add : sequence of str
         Ids of cases to learn from besides the run's own.
+    discriminator : callable, optional
+        The one that was passed to `train`, if one was.
 
     Yields
     ------
@@ -156,6 +164,7 @@ def resume(
     began = time.monotonic()
     run = RunFolder.open(Path(output))
     plan, facts = run.plan, run.facts()
+    _check_judge(plan, discriminator)
     chosen = _computing_device(device, threads or facts.threads)
     if more_s or more_epochs or add:
         plan, facts = _gone_on(run, plan, facts, cases, more_s, more_epochs, add)
@@ -169,7 +178,9 @@ def resume(
     mixed_in = _picked(facts.older_ids, older, "older ")
     facts = replace(facts, state="running", device=device_name(chosen), threads=torch.get_num_threads())
     with joined(chosen, plan.batch_size) as ranks:
-        task = _Task(run, plan, training, validation, mixed_in, chosen, ranks, began, facts, resuming=True)
+        task = _Task(
+            run, plan, training, validation, mixed_in, chosen, ranks, began, facts, discriminator, resuming=True
+        )
         yield from _recorded(task, _learn(task))
 
 
@@ -186,6 +197,7 @@ class _Task:
     ranks: Ranks
     began: float
     facts: RunFacts
+    discriminator: Judge | None = None
     start: Model | None = None
     resuming: bool = False
 
@@ -193,6 +205,12 @@ class _Task:
     def sources(self) -> tuple[Source, ...]:
         """All cases: to learn from, to mix in, to judge by."""
         return (*self.training, *self.older, *self.validation)
+
+    def learner(self) -> Learner:
+        """Make what learns by this plan."""
+        if self.plan.adversarial is None:
+            return Learner(self.plan, self.device, self.ranks)
+        return AdversarialLearner(self.plan, self.device, self.ranks, self.discriminator)
 
 
 def _recorded(task: _Task, events: Generator[Event, None, None]) -> Iterator[Event]:
@@ -226,7 +244,7 @@ def _recorded(task: _Task, events: Generator[Event, None, None]) -> Iterator[Eve
 
 def _learn(task: _Task) -> Generator[Event, None, None]:
     run, plan, device = task.run, task.plan, task.device
-    learner = Learner(plan, device, task.ranks)
+    learner = task.learner()
     clock = Clock(plan, task.began, task.facts.leg_step, task.facts.leg_s)
     whole = False  # whether the learner is between two steps, where its state may be saved
     try:
@@ -324,7 +342,7 @@ def _supply(pool: Pool, learner: Learner) -> Supply:
 
 def _one_step(
     learner: Learner, supply: Iterator[tuple[torch.Tensor, torch.Tensor]], progress: float
-) -> list[tuple[int, float | None]] | None:
+) -> list[Made] | None:
     """Make a step; None when the device's memory was too small for it."""
     try:
         return learner.learn(next(supply), progress)
@@ -356,15 +374,14 @@ def _patches(plan: Plan) -> str:
     return f"{plan.batch_size} patch{'es' * (plan.batch_size > 1)} of {' × '.join(map(str, plan.patch_voxels))}"
 
 
-def _steps(
-    learner: Learner, steps: Sequence[tuple[int, float | None]], progress: float, clock: Clock
-) -> Iterator[Event]:
+def _steps(learner: Learner, steps: Sequence[Made], progress: float, clock: Clock) -> Iterator[Event]:
     rate, left = learner.learning_rate(progress), clock.seconds_left(learner)
-    for step, loss in steps:
-        if loss is None:
-            yield Warned(f"Step {step} was left out: its loss was not a finite number.")
+    for made in steps:
+        if made.loss is None:
+            yield Warned(f"Step {made.step} was left out: its loss was not a finite number.")
         else:
-            yield Step(step, learner.epoch, loss, rate, clock.elapsed_s, left, memory_mb(learner.device))
+            memory = memory_mb(learner.device)
+            yield Step(made.step, learner.epoch, made.loss, rate, clock.elapsed_s, left, memory, made.details)
 
 
 def _end_of_round(run: RunFolder, learner: Learner, judged: Sequence[StoredCase], clock: Clock) -> Iterator[Event]:
@@ -379,17 +396,17 @@ def _end_of_round(run: RunFolder, learner: Learner, judged: Sequence[StoredCase]
 
 
 def _round(learner: Learner, clock: Clock) -> EpochDone:
-    loss = float(np.mean(learner.epoch_losses)) if learner.epoch_losses else float("nan")
-    learner.epoch_losses = []
-    learner.epoch += 1
+    means = learner.round_means()
     return EpochDone(
         learner.epoch,
         learner.plan.epochs,
-        loss,
+        means.loss,
         learner.learning_rate(clock.progress(learner)),
         learner.step,
         clock.elapsed_s,
         clock.seconds_left(learner),
+        means.dice,
+        means.details,
     )
 
 
@@ -437,6 +454,14 @@ def _summary(learner: Learner) -> str:
     best = f", best mean Dice {learner.best_dice:.3f}" if learner.best_dice >= 0 else ""
     early = ", stopped early because no better model came" if learner.out_of_patience else ""
     return f"Trained {learner.step} steps in {learner.elapsed_s / 60:.1f} minutes{best}{early}."
+
+
+def _check_judge(plan: Plan, discriminator: Judge | None) -> None:
+    if discriminator is not None and plan.adversarial is None:
+        raise TrainingError("A discriminator was given, but the plan trains without one: set plan.adversarial.")
+    # The gate and the discriminator's own normalisation would have to be those of the whole batch.
+    if plan.adversarial is not None and ranks_here()[1] > 1:
+        raise TrainingError("A training against a discriminator runs in one process: start it without torchrun.")
 
 
 def _computing_device(name: str, threads: int | None) -> torch.device:

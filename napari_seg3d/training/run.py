@@ -33,6 +33,8 @@ from ..events import EpochDone, Event, Saved, Validated, Warned
 from ..model.plan import Plan
 from ..volumes.atomic import PREFIX, sweep_leftovers, write_text_whole
 
+#: So many validations are seen together when their losses are judged.
+_TOGETHER = 3
 #: In the folder of a cross-validation, above the run folders of its folds.
 CROSS_VALIDATION = "cross_validation.json"
 PLAN, RUN, HISTORY, EVENTS, CHECKPOINT, LAST = (
@@ -175,9 +177,11 @@ class RunFolder:
                 row = rows.setdefault(event.epoch, {})
                 row |= {"epoch": event.epoch, "step": event.steps, "loss": event.loss, "elapsed_s": event.elapsed_s}
                 row["learning_rate"] = event.learning_rate
+                row |= {f"train dice {name}": v for name, v in event.dice.items()} | dict(event.details)
             elif isinstance(event, Validated):
                 row = rows.setdefault(event.epoch, {})
                 row |= {"mean_dice": event.mean_dice, **{f"dice {name}": v for name, v in event.dice.items()}}
+                row |= {} if event.loss is None else {"validation_loss": event.loss}
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
         lines: list[list[object]] = [list(columns), *([row.get(name, "") for name in columns] for row in rows.values())]
         write_text_whole(self.folder / HISTORY, _csv(lines))
@@ -218,6 +222,28 @@ def best_validation(history: Sequence[EpochDone | Validated]) -> Validated | Non
     validations = [event for event in history if isinstance(event, Validated)]
     # The last one that was the best so far is the one whose weights were kept.
     return next((event for event in reversed(validations) if event.best), validations[-1] if validations else None)
+
+
+def looks_overfitted(history: Sequence[EpochDone | Validated]) -> bool:
+    """Tell whether the validation loss rises while the training loss falls.
+
+    Means over three successive validations are compared, because single ones are noisy: the newest must be a twentieth
+    above the lowest, and the training loss must have fallen in between.
+    """
+    training = {event.epoch: event.segmentation_loss for event in history if isinstance(event, EpochDone)}
+    pairs = [
+        (training[event.epoch], event.loss)
+        for event in history
+        if isinstance(event, Validated) and event.loss is not None and event.epoch in training
+    ]
+    means = [
+        [sum(losses) / _TOGETHER for losses in zip(*pairs[i : i + _TOGETHER], strict=True)]
+        for i in range(len(pairs) - _TOGETHER + 1)
+    ]
+    if len(means) <= _TOGETHER:
+        return False
+    (trained, validated), (lowest_trained, lowest) = means[-1], min(means, key=lambda mean: mean[1])
+    return validated > lowest + 0.05 * abs(lowest) and trained < lowest_trained
 
 
 def list_runs(folder: Path) -> list[Path]:

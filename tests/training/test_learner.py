@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_seg3d.errors import TrainingError
-from napari_seg3d.training.learner import MOST_ROLLBACKS, Learner
+from napari_seg3d.training.learner import MOST_ROLLBACKS, Learner, Made
 from napari_seg3d.training.run import RunFolder
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def weights(network):
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
 def test_state_comes_back_bit_for_bit(tmp_path, tiny_plan, optimizer):
     plan = tiny_plan(optimizer=optimizer, ema_decay=0.9)
     learner = Learner(plan, CPU)
@@ -47,7 +47,7 @@ def test_state_comes_back_bit_for_bit(tmp_path, tiny_plan, optimizer):
     assert again.running_loss == learner.running_loss
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
 def test_a_step_that_is_no_number_leaves_weights_moments_and_counts_alone(tmp_path, tiny_plan, optimizer):
     """The fused optimisers must leave such a step out themselves; torch's others would not."""
     images, target = batch()
@@ -55,7 +55,7 @@ def test_a_step_that_is_no_number_leaves_weights_moments_and_counts_alone(tmp_pa
     for learner in (with_bad, without):
         learner.learn(batch(1), 0.1)
         if learner is with_bad:
-            assert learner.learn((images * float("nan"), target), 0.1) == [(2, None)]
+            assert learner.learn((images * float("nan"), target), 0.1) == [Made(2, None)]
         learner.learn(batch(2), 0.1)
     assert same(with_bad.network.state_dict(), without.network.state_dict())
 
@@ -81,7 +81,7 @@ def test_a_loss_that_leaves_its_course_is_noticed_and_noise_is_not(tiny_plan):
 
     def hear(losses):
         for loss in losses:
-            learner._heard(iter([(1, float(loss), False)]))
+            learner._heard(iter([(1, [float(loss), 0.0, 0.5, 0.5])]))
 
     hear(1.5 * np.exp(-np.arange(300) / 100) + rng.uniform(0, 0.4, 300))
     assert not learner.diverged

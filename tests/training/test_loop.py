@@ -18,7 +18,7 @@ from napari_seg3d.cases.case import CaseFiles, ImageFile
 from napari_seg3d.errors import FileError, ModelError, Seg3dError
 from napari_seg3d.events import EpochDone, Failed, Finished, Progress, Saved, Step, Validated, Warned, result_of
 from napari_seg3d.model.checkpoint import Model, load_model, save_model
-from napari_seg3d.training.learner import Learner
+from napari_seg3d.training.learner import Learner, Made
 from napari_seg3d.training.loop import resume, train
 from napari_seg3d.training.run import RunFolder, list_runs, read_history
 from napari_seg3d.volumes.files import read_label_map, write_label_map, write_volume
@@ -208,12 +208,12 @@ def test_one_bad_step_changes_nothing(tiny_plan):
     learner = Learner(tiny_plan(), torch.device("cpu"))
     before = {k: v.clone() for k, v in learner.network.state_dict().items()}
     bad = torch.full((2, 2, 16, 16, 8), float("nan")), torch.ones(2, 1, 16, 16, 8, dtype=torch.uint8)
-    assert learner.learn(bad, 0.0) == [(1, None)]
+    assert learner.learn(bad, 0.0) == [Made(1, None)]
     assert same(before, learner.network.state_dict())
     good = torch.randn(2, 2, 16, 16, 8), torch.ones(2, 1, 16, 16, 8, dtype=torch.uint8)
-    ((step, loss),) = learner.learn(good, 0.0)
-    assert step == 2
-    assert loss is not None
+    (made,) = learner.learn(good, 0.0)
+    assert made.step == 2
+    assert made.loss is not None
     assert not same(before, learner.network.state_dict())
     assert learner.bad_steps == 0
 
