@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..cases.dataset import Dataset
 from ..events import Event, Finished, Progress, Saved, job
-from ..volumes.files import read_label_map, read_volume
+from ..volumes.files import read_label_map
 from .canvas import save_figure
 from .figures import case_figure, overview_figure
 from .report import Table, label_files, truth_files
@@ -39,9 +39,7 @@ def write_figures(folder: Path, table: Table, predictions: Path, truths: Path | 
         truth_file = theirs[scores.case] if scores.case in theirs else next(iter(theirs.values()))
         truth = truth_file.read(ours[scores.case])
         predicted = read_label_map(ours[scores.case], truth.table)
-        image = (
-            None if truth_file.image is None else read_volume(truth_file.image.path, channel=truth_file.image.channel)
-        )
+        image = next(iter(truth_file.read_images(list(truth_file.images)[:1]).values()), None)
         written.append(save_figure(folder / f"{scores.case}.png", case_figure(predicted, truth, image, scores)))
         yield Saved(written[-1], "figure")
     yield Finished(tuple(written))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from ..cases.case import ImageFile
+from ..cases.case import Case, ImageFile
 from ..cases.dataset import Dataset, open_dataset
 from ..cases.labels import Region, regions_for
 from ..cases.names import natural_key
 from ..errors import DatasetError, FileError, GeometryError, Seg3dError
 from ..events import Event, Finished, Progress, Warned, job
-from ..volumes.files import IMAGE_SUFFIXES, read_label_map, strip_suffix
-from ..volumes.volume import Label, LabelMap, LabelTable
+from ..volumes.files import IMAGE_SUFFIXES, read_label_map, read_volume, strip_suffix
+from ..volumes.volume import Label, LabelMap, LabelTable, Volume
+from .baselines import ALL_BACKGROUND, Baseline, baselines, mean_baseline
 from .overlap import Overlap, overlap
 from .surface import SurfaceScores, common_box, surface_distances
 
@@ -69,6 +70,25 @@ class Scores:
     by_region: tuple[LabelScores, ...] = ()
     tolerance_mm: float = 1.0
     notes: tuple[str, ...] = ()
+    #: Part of all voxels with the right class, and what it would be if all were called background: never show one
+    #: without the other, for a tumour is so small that both come out above 0.98.
+    voxel_accuracy: float = nan
+    background_accuracy: float = nan
+    #: What the best range of intensities reaches, where the images are known.
+    threshold: Baseline | None = None
+
+    @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """What is reached without learning: all background, and the best threshold where it is known."""
+        dices = [{s.name: float(s.truth_ml == 0) for s in scores} for scores in (self.by_label, self.by_region)]
+        nothing = Baseline(ALL_BACKGROUND, dices[0], dict.fromkeys(dices[0], "background"), dices[1])
+        return (nothing,) if self.threshold is None or not self.by_label else (nothing, self.threshold)
+
+    def with_threshold(self, found: Baseline) -> Scores:
+        """Return the scores with a best threshold beside them; what the truth lacks is best left unlabelled."""
+        missing = {s.name: 1.0 for s in self.by_label if s.name not in found.dice}
+        how = {**found.how, **dict.fromkeys(missing, "background")}
+        return replace(self, threshold=replace(found, dice={**found.dice, **missing}, how=how))
 
     @property
     def mean_dice(self) -> float:
@@ -119,6 +139,19 @@ class Table:
     def mean_dice(self) -> float:
         """Mean over cases of the mean Dice over classes."""
         return _mean([case.mean_dice for case in self.cases if not isnan(case.mean_dice)])
+
+    def baselines(self) -> tuple[Baseline, ...]:
+        """Means over the cases of what is reached without learning; those that are known of every case."""
+        if not any(case.by_label for case in self.cases):
+            return ()
+        by_case = [case.baselines for case in self.cases if case.by_label]
+        return tuple(mean_baseline(parts) for parts in zip(*by_case, strict=False))
+
+    @property
+    def voxel_accuracy(self) -> tuple[float, float]:
+        """Mean voxel accuracy, and the mean of calling all voxels background."""
+        known = [case for case in self.cases if not isnan(case.voxel_accuracy)]
+        return _mean([case.voxel_accuracy for case in known]), _mean([case.background_accuracy for case in known])
 
     def summaries(self) -> tuple[Summary, ...]:
         """Every class, then every region, over all cases."""
@@ -190,7 +223,15 @@ def compare(
         for count, of in zip(counts, (*table, *chosen), strict=True)
     ]
     by_label, by_region = tuple(scores[: len(table)]), tuple(scores[len(table) :])
-    return Scores(case or truth.name, by_label, by_region, tolerance_mm, tuple(notes))
+    return Scores(
+        case or truth.name,
+        by_label,
+        by_region,
+        tolerance_mm,
+        tuple(notes),
+        voxel_accuracy=1 - np.count_nonzero(ours != theirs) / truth.data.size,
+        background_accuracy=1 - np.count_nonzero(theirs) / truth.data.size,
+    )
 
 
 @job
@@ -200,6 +241,7 @@ def evaluate(
     *,
     surface: bool = True,
     tolerance_mm: float = 1.0,
+    thresholds: bool = True,
 ) -> Iterator[Event]:
     """Compare every prediction with the truth of the same case id.
 
@@ -213,6 +255,8 @@ def evaluate(
         Whether to measure distances.
     tolerance_mm : float
         For the surface Dice.
+    thresholds : bool
+        Whether to look for the best threshold of every case whose images are known, as a baseline.
 
     Yields
     ------
@@ -240,9 +284,8 @@ def evaluate(
             if contradiction := _other_meanings(truth.table, _recorded_table(ours[name])):
                 yield Warned(f"{name}: the prediction means something else by {contradiction}. Check the label scheme.")
             regions = theirs[name].regions
-            scores.append(
-                compare(predicted, truth, regions=regions, surface=surface, tolerance_mm=tolerance_mm, case=name)
-            )
+            one = compare(predicted, truth, regions=regions, surface=surface, tolerance_mm=tolerance_mm, case=name)
+            scores.append(_beside_threshold(one, theirs[name], truth, regions) if thresholds else one)
         except Seg3dError as error:
             failed[name] = str(error)
             yield Warned(str(error))
@@ -254,6 +297,19 @@ def evaluate(
             failed=failed,
         )
     )
+
+
+def _beside_threshold(scores: Scores, file: TruthFile, truth: LabelMap, regions: Sequence[Region] | None) -> Scores:
+    """Return the scores with the best threshold beside them, if there are images and something to find in them."""
+    if not file.images or not truth.data.any():
+        return scores
+    chosen = tuple((regions_for(truth.table) or ()) if regions is None else regions)
+    try:
+        _, threshold = baselines(Case(scores.case, file.read_images(), truth), chosen)
+    except Seg3dError as error:
+        # The scores stand without it.
+        return replace(scores, notes=(*scores.notes, f"No best threshold: {error}"))
+    return scores.with_threshold(threshold)
 
 
 def label_files(path: Path) -> dict[str, Path]:
@@ -281,18 +337,29 @@ def _natural(path: Path) -> Any:
 def _is_label_file(path: Path) -> bool:
     name = path.name.lower()
     # Maps that a prediction leaves beside its label file are no labels.
-    is_map = re.search(r"\.(uncertainty|probability-[^.]*)\.nii(\.gz)?$", name) is not None
+    is_map = re.search(r"\.(uncertainty|(probability|logits)-[^.]*)\.nii(\.gz)?$", name) is not None
     return path.is_file() and not name.startswith(".") and name.endswith(IMAGE_SUFFIXES) and not is_map
 
 
 @dataclass(frozen=True)
 class TruthFile:
-    """Where a case's truth lies, what its labels mean, and an image to show beneath it if one is known."""
+    """Where a case's truth lies, what its labels mean, and its images if they are known."""
 
     path: Path
     table: LabelTable = field(default_factory=LabelTable)
     regions: tuple[Region, ...] | None = None
-    image: ImageFile | None = None
+    images: Mapping[str, ImageFile] = field(default_factory=dict)
+
+    def read_images(self, names: Sequence[str] | None = None) -> dict[str, Volume]:
+        """Modality -> image with the modality's name; all, or those that are asked for.
+
+        Raises
+        ------
+        FileError, GeometryError
+            As `napari_seg3d.volumes.files.read_volume`.
+        """
+        chosen = self.images if names is None else {name: self.images[name] for name in names}
+        return {name: replace(read_volume(file.path, channel=file.channel), name=name) for name, file in chosen.items()}
 
     def read(self, prediction: Path) -> LabelMap:
         """The truth; where nothing tells its labels' names, with those that the prediction's record has."""
@@ -341,7 +408,7 @@ def truth_files(truths: Path | Dataset) -> dict[str, TruthFile]:
             case.best_truth,
             case.table if len(case.table) else truths.table,
             truths.regions,
-            next(iter(case.modalities.values()), None),
+            case.modalities,
         )
         for case in truths.cases
         if case.best_truth is not None

@@ -7,12 +7,13 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from math import isfinite, isnan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
 from ..volumes.atomic import write_text_whole
+from .baselines import ALL_BACKGROUND, BASELINE_DEFINITION, Baseline
 from .report import LabelScores, Scores, Summary, Table
 from .surface import DEFINITIONS
 
@@ -38,7 +39,19 @@ _COLUMNS: dict[str, Callable[[Scores, LabelScores], Any]] = {
     "mean_surface_mm": lambda _, score: score.mean_surface_mm,
     "surface_dice": lambda _, score: score.surface_dice,
     "tolerance_mm": lambda case, _: case.tolerance_mm,
+    "all_background_dice": lambda case, score: _baseline_dice(case, score, 0),
+    "best_threshold_dice": lambda case, score: _baseline_dice(case, score, 1),
 }
+
+
+def _baseline_dice(case: Scores, score: LabelScores, number: int) -> float:
+    known = case.baselines
+    return dice_of(known[number], score) if number < len(known) else nan
+
+
+def dice_of(baseline: Baseline, score: LabelScores | Summary) -> float:
+    """Dice of a baseline for one class or region; NaN if it is not known."""
+    return (baseline.region_dice if score.is_region else baseline.dice).get(score.name, nan)
 
 
 def as_csv(table: Table) -> str:
@@ -67,12 +80,14 @@ def as_json(table: Table) -> dict[str, Any]:
     """Everything as one JSON object; an undefined number is null."""
     return {
         "mean_dice": _number(table.mean_dice),
+        "baselines": _baselines_as_json(table.baselines()),
+        "voxel_accuracy": _accuracy_as_json(*table.voxel_accuracy),
         "cases": [scores_as_json(case) for case in table.cases],
         "summary": [_fields(summary) for summary in table.summaries()],
         "predictions_without_truth": list(table.predictions_without_truth),
         "truths_without_prediction": list(table.truths_without_prediction),
         "failed": dict(table.failed),
-        "definitions": [OVERLAP_DEFINITION, DEFINITIONS],
+        "definitions": [OVERLAP_DEFINITION, DEFINITIONS, BASELINE_DEFINITION],
     }
 
 
@@ -84,9 +99,27 @@ def scores_as_json(scores: Scores) -> dict[str, Any]:
         "mean_region_dice": _number(scores.mean_region_dice),
         "labels": [_fields(score) for score in scores.by_label],
         "regions": [_fields(score) for score in scores.by_region],
+        "baselines": _baselines_as_json(scores.baselines),
+        "voxel_accuracy": _accuracy_as_json(scores.voxel_accuracy, scores.background_accuracy),
         "tolerance_mm": scores.tolerance_mm,
         "notes": list(scores.notes),
     }
+
+
+def _baselines_as_json(baselines: Sequence[Baseline]) -> dict[str, Any]:
+    return {
+        each.name: {
+            "mean_dice": _number(each.mean_dice) if each.dice else None,
+            "dice": {name: _number(value) for name, value in each.dice.items()},
+            "region_dice": {name: _number(value) for name, value in each.region_dice.items()},
+            **({"how": dict(each.how)} if each.how else {}),
+        }
+        for each in baselines
+    }
+
+
+def _accuracy_as_json(accuracy: float, background: float) -> dict[str, Any]:
+    return {"prediction": _number(accuracy), ALL_BACKGROUND: _number(background)}
 
 
 def _fields(of: LabelScores | Summary) -> dict[str, Any]:
@@ -118,17 +151,33 @@ def as_text(table: Table) -> str:
         if left_out:
             more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
             paragraphs.append(f"{what} ({len(left_out)}): {', '.join(left_out[:10])}{more}")
-    return "\n\n".join([*paragraphs, OVERLAP_DEFINITION + "\n" + DEFINITIONS])
+    return "\n\n".join([*paragraphs, "\n".join((OVERLAP_DEFINITION, DEFINITIONS, BASELINE_DEFINITION))])
 
 
 def summary_as_text(table: Table) -> str:
     """The mean per class and region as an aligned table, with the counts that belong to the means."""
-    head = ("label", "cases", "Dice", "lowest", "IoU", "HD95 mm", "surface mm", "Δ ml", "absent", "no distance")
+    baselines = table.baselines()
+    # Beside every score stands what is reached without learning.
+    beside = tuple(each.name.removeprefix("all ").removeprefix("best ") for each in baselines)
+    head = (
+        "label",
+        "cases",
+        "Dice",
+        *beside,
+        "lowest",
+        "IoU",
+        "HD95 mm",
+        "surface mm",
+        "Δ ml",
+        "absent",
+        "no distance",
+    )
     rows = [
         (
             summary.name,
             str(summary.cases),
             _shown(summary.mean_dice, ".3f"),
+            *(_shown(dice_of(each, summary), ".3f") for each in baselines),
             _shown(summary.lowest_dice, ".3f"),
             _shown(summary.mean_iou, ".3f"),
             _shown(summary.mean_hd95_mm, ".2f"),
@@ -141,16 +190,24 @@ def summary_as_text(table: Table) -> str:
     ]
     count = len(table.cases)
     mean = f"Mean Dice {_shown(table.mean_dice, '.3f')} over {count} case{'' if count == 1 else 's'}"
-    return f"{mean}\n\n{columns(head, rows)}" if rows else mean
+    if not rows:
+        return mean
+    mean += "".join(f" · {each.name} {each.mean_dice:.3f}" for each in baselines)
+    accuracy, background = table.voxel_accuracy
+    last = "" if isnan(accuracy) else f"\n\nVoxel accuracy {accuracy:.4f} · all background {background:.4f}"
+    return f"{mean}\n\n{columns(head, rows)}{last}"
 
 
 def scores_as_text(scores: Scores) -> str:
     """One case: every class and region as an aligned table."""
-    head = ("label", "Dice", "IoU", "predicted ml", "truth ml", "HD95 mm", "surface mm", "surface Dice")
+    baselines = scores.baselines
+    beside = tuple(each.name.removeprefix("all ").removeprefix("best ") for each in baselines)
+    head = ("label", "Dice", *beside, "IoU", "predicted ml", "truth ml", "HD95 mm", "surface mm", "surface Dice")
     rows = [
         (
             score.name,
             _shown(score.dice, ".3f"),
+            *(_shown(dice_of(each, score), ".3f") for each in baselines),
             _shown(score.iou, ".3f"),
             _shown(score.predicted_ml, ".2f"),
             _shown(score.truth_ml, ".2f"),
