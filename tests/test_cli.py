@@ -87,7 +87,20 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_public_command_is_there() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert set(commands.choices) == {
-        *("demo", "open", "inspect", "plan", "train", "predict", "evaluate", "runs", "cache", "recipes", "networks")
+        *(
+            "demo",
+            "open",
+            "inspect",
+            "plan",
+            "train",
+            "predict",
+            "evaluate",
+            "runs",
+            "phantoms",
+            "cache",
+            "recipes",
+            "networks",
+        )
     }
 
 
@@ -176,6 +189,21 @@ def test_plan_in_lines_and_as_json(dataset: Path, split: Path, capsys: pytest.Ca
     assert main([*options, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["batch_size"], plan["budget_s"]) == (3, 120)
+
+
+def test_phantoms_are_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, split in (("brain", False), ("objects", True)):
+        folder = tmp_path / kind
+        assert main(["phantoms", kind, "--output", str(folder), "--count", "2", "--shape", "24,20,16"]) == 0
+        assert str(folder) in capsys.readouterr().out
+        assert main(["inspect", str(folder), "--json", "--quiet"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["labelled"], found["problems"]) == (2, [])
+        assert (folder / "split.json").is_file() == split
+        assert main(["phantoms", kind, "--output", str(folder), "--count", "2", "--shape", "24,20,16"]) == 1
+        assert "exist" in said(capsys)
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["phantoms", "brain", "--output", "x", "--shape", "2,2"])
 
 
 def test_recipes_and_networks(capsys: pytest.CaptureFixture[str]) -> None:

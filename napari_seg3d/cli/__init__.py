@@ -104,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_evaluate(commands)
     _add_runs(commands)
+    _add_phantoms(commands)
     _add_cache(commands)
     for name, what in (("recipes", "published systems and automatic planning"), ("networks", "network families")):
         command = _command(commands, name, f"list the {what} that can be chosen, with parameters and memory")
@@ -256,6 +257,26 @@ def _add_evaluate(commands: Any) -> None:
     _add_json(command)
 
 
+def _add_phantoms(commands: Any) -> None:
+    command = _command(
+        commands,
+        "phantoms",
+        "make up studies to try things on: heads with a tumour, or volumes of objects",
+        "Cases that are there already are never written over.",
+    )
+    command.add_argument(
+        "kind", choices=("brain", "objects"), help="four-modality heads with a nested tumour, or objects on nothing"
+    )
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where they are written")
+    command.add_argument("--count", type=int, default=6, metavar="N", help="number of studies (default: 6)")
+    command.add_argument("--shape", type=shape_of, metavar="X,Y,Z", help="voxels of each")
+    command.add_argument(
+        "--background", type=float, default=0.0, metavar="LEVEL", help="objects: noise between them, up to 255"
+    )
+    command.add_argument("--seed", type=int, default=0, help="number from which all chance follows (default: 0)")
+    _add_json(command)
+
+
 def _add_cache(commands: Any) -> None:
     command = _command(
         commands,
@@ -389,6 +410,20 @@ def box_of(text: str) -> tuple[slice, slice, slice]:
     if any(side.stop is not None and side.stop <= side.start for side in box):
         raise argparse.ArgumentTypeError(f"expected each range to end after its start, got {text!r}")
     return box[0], box[1], box[2]
+
+
+def shape_of(text: str) -> tuple[int, int, int]:
+    """Three numbers of voxels.
+
+    Examples
+    --------
+    >>> shape_of("64,64,32")
+    (64, 64, 32)
+    """
+    parts = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", text)
+    if not parts or not all(4 <= int(part) <= 1024 for part in parts.groups()):
+        raise argparse.ArgumentTypeError(f"expected three numbers from 4 to 1024 such as 64,64,32, got {text!r}")
+    return int(parts[1]), int(parts[2]), int(parts[3])
 
 
 def setting_of(text: str) -> tuple[str, object]:

@@ -533,6 +533,30 @@ def _plan(cases: Sequence[CaseFiles], arguments: argparse.Namespace, terminal: T
     return plan.changed({"batch_size": size * plan.batch_size})
 
 
+def run_phantoms(arguments: argparse.Namespace) -> int:
+    """``phantoms``: made-up studies."""
+    from ..cases.objects import write_object_dataset
+    from ..cases.phantoms import write_phantom_dataset
+
+    if arguments.count < 1:
+        raise DatasetError(f"Expected at least one study, got {arguments.count}.")
+    shape = {} if arguments.shape is None else {"shape": arguments.shape}
+    if arguments.kind == "brain":
+        events = write_phantom_dataset(arguments.output, arguments.count, arguments.seed, **shape)
+    else:
+        # One in six is for testing, as in the tutorial.
+        test = max(1, arguments.count // 6) if arguments.count > 1 else 0
+        events = write_object_dataset(
+            arguments.output, arguments.count - test, test, arguments.seed, background=arguments.background, **shape
+        )
+    finished = follow(events, _terminal(arguments))
+    if arguments.json:
+        print_json({"folder": str(finished.result), "cases": arguments.count})
+    else:
+        print(f"{finished.message}\n{finished.result}")
+    return 0
+
+
 def run_cache(arguments: argparse.Namespace) -> int:
     """``cache``: where prepared cases are, and how to get rid of them."""
     from ..training.cache import PreparedCache
