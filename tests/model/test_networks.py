@@ -7,6 +7,7 @@ import torch
 from monai.networks.nets import DynUNet
 
 from napari_seg3d.errors import ModelError
+from napari_seg3d.model.network_settings import FAMILIES
 from napari_seg3d.model.networks import build_network, network_names, network_summary, parameter_count
 
 
@@ -72,7 +73,7 @@ def test_logits_have_the_patchs_size_and_every_weight_learns(tiny_plan, network)
 
 
 def test_names_and_summaries():
-    assert set(network_names()) == {"unet", "monai-unet", "unetr"}
+    assert set(network_names()) == set(FAMILIES)
     assert all(network_summary(name).endswith(".") for name in network_names())
     with pytest.raises(ModelError, match="unetr"):
         network_summary("alexnet")

@@ -7,7 +7,7 @@ which upsamples every deep-supervision output to full size before the loss; here
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,15 @@ from ..plan import Plan
 Size = tuple[int, int, int]
 
 
-def _stage(channels_in: int, channels_out: int, kernel: Size, stride: Size) -> nn.Sequential:
+def convolutions(
+    channels_in: int, channels_out: int, kernel: Size, stride: Size, count: int = 2, bias: bool = False
+) -> nn.Sequential:
+    """Return `count` times convolution, instance normalisation, leaky ReLU; the first convolution has the stride.
+
+    Instance normalisation right behind a convolution subtracts any bias again, so that there is none by default.
+    """
     layers: list[nn.Module] = []
-    for i in range(2):
+    for i in range(count):
         layers += [
             nn.Conv3d(
                 channels_in if i == 0 else channels_out,
@@ -28,8 +34,7 @@ def _stage(channels_in: int, channels_out: int, kernel: Size, stride: Size) -> n
                 kernel,
                 stride=stride if i == 0 else 1,
                 padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2),
-                # Instance normalisation right behind it subtracts any bias again.
-                bias=False,
+                bias=bias,
             ),
             nn.InstanceNorm3d(channels_out, affine=True),
             nn.LeakyReLU(0.01, inplace=True),
@@ -37,39 +42,46 @@ def _stage(channels_in: int, channels_out: int, kernel: Size, stride: Size) -> n
     return nn.Sequential(*layers)
 
 
-class PlainUNet(nn.Module):
-    """U-Net of any depth with its own kernel and stride on every axis and stage.
+class StagedUNet(nn.Module):
+    """U-Net around the stages of any encoder: transposed convolutions and convolutions going up, and the logits.
 
     Parameters
     ----------
-    channels_in, channels_out : int
-        Images in, logits out.
+    down : iterable of modules
+        The encoder's stages, finest first.
+    channels_out : int
+        Logits out.
     widths, kernels, strides : sequences with one entry a stage
-        As in `napari_seg3d.model.plan.UNet`.
+        As in `napari_seg3d.model.network_settings.UNet`.
     deep_supervision : bool
         In training mode return logits of all decoder stages but the coarsest, finest first.
+    up_convolutions : int
+        Convolutions of a decoder stage.
+    bias : bool
+        Whether the decoder's convolutions have biases.
     """
 
     def __init__(
         self,
-        channels_in: int,
+        down: Iterable[nn.Module],
         channels_out: int,
         widths: Sequence[int],
         kernels: Sequence[Size],
         strides: Sequence[Size],
-        deep_supervision: bool = False,
+        deep_supervision: bool,
+        up_convolutions: int = 2,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        inputs = [channels_in, *widths[:-1]]
-        self.down = nn.ModuleList(
-            _stage(a, b, kernel, stride) for a, b, kernel, stride in zip(inputs, widths, kernels, strides, strict=True)
-        )
+        self.down = nn.ModuleList(down)
         steps = list(reversed(range(len(widths) - 1)))
         self.widen = nn.ModuleList(
-            nn.ConvTranspose3d(widths[i + 1], widths[i], strides[i + 1], stride=strides[i + 1], bias=False)
+            nn.ConvTranspose3d(widths[i + 1], widths[i], strides[i + 1], stride=strides[i + 1], bias=bias)
             for i in steps
         )
-        self.up = nn.ModuleList(_stage(2 * widths[i], widths[i], kernels[i], (1, 1, 1)) for i in steps)
+        self.up = nn.ModuleList(
+            convolutions(2 * widths[i], widths[i], kernels[i], (1, 1, 1), up_convolutions, bias) for i in steps
+        )
         supervised = max(1, len(steps) - 1) if deep_supervision else 1
         #: Coarse to fine, like `up`; only the last ones where deep supervision asks for it.
         self.heads = nn.ModuleList(nn.Conv3d(widths[i], channels_out, 1) for i in steps[-supervised:])
@@ -93,6 +105,33 @@ class PlainUNet(nn.Module):
             if i >= without_head and (self.training or i == len(self.up) - 1):
                 outputs.append(self.heads[i - without_head](x))
         return outputs[::-1] if len(outputs) > 1 else outputs[0]
+
+
+class PlainUNet(StagedUNet):
+    """U-Net of any depth with its own kernel and stride on every axis and stage.
+
+    Parameters
+    ----------
+    channels_in, channels_out : int
+        Images in, logits out.
+    widths, kernels, strides : sequences with one entry a stage
+        As in `napari_seg3d.model.network_settings.UNet`.
+    deep_supervision : bool
+        In training mode return logits of all decoder stages but the coarsest, finest first.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        widths: Sequence[int],
+        kernels: Sequence[Size],
+        strides: Sequence[Size],
+        deep_supervision: bool = False,
+    ) -> None:
+        inputs = [channels_in, *widths[:-1]]
+        down = [convolutions(*stage) for stage in zip(inputs, widths, kernels, strides, strict=True)]
+        super().__init__(down, channels_out, widths, kernels, strides, deep_supervision)
 
 
 def build(plan: Plan) -> nn.Module:
