@@ -165,7 +165,7 @@ class AdversarialLearner(Learner):
 
 
 def _planned(plan: Plan) -> nn.Module:
+    # Its module imports MONAI, which takes seconds that only those who train like this should pay.
     from ..model.networks.discriminators import build_discriminator
 
-    network: nn.Module = build_discriminator(plan)
-    return network
+    return build_discriminator(plan)

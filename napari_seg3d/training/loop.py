@@ -33,6 +33,7 @@ from .patches import Pool, labelled
 from .ranks import Ranks, joined
 from .run import RunFacts, RunFolder, now, versions
 from .torchrun import ranks_here
+from .tracking import TensorBoard
 from .validation import save_newest, validate
 
 #: Seconds between two checkpoints within a long round.
@@ -220,6 +221,7 @@ def _recorded(task: _Task, events: Generator[Event, None, None]) -> Iterator[Eve
             yield from events
         return
     run, state = task.run, "stopped"
+    board = TensorBoard(run)
     with run.locked(), keeping_memory(task.device):
         try:
             if task.resuming:
@@ -232,13 +234,17 @@ def _recorded(task: _Task, events: Generator[Event, None, None]) -> Iterator[Eve
                     run.write_history()
                 if isinstance(event, Finished):
                     state = "finished"
+                trouble = board.add(event)
                 yield event
+                if trouble:
+                    yield Warned(trouble)
         except Exception:
             state = "failed"
             raise
         finally:
             # Closing the inner generator first lets it save before the state is written.
             events.close()
+            board.close()
             run.write_facts(replace(run.facts(), state=state))
 
 

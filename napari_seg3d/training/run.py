@@ -10,6 +10,7 @@
     history.csv               one row a round
     events.jsonl              what happened, one JSON object a line
     validation/<case>.nii.gz  the newest predictions of the validation cases
+    tensorboard/              the same numbers for TensorBoard
 """
 
 from __future__ import annotations
@@ -243,7 +244,7 @@ def looks_overfitted(history: Sequence[EpochDone | Validated]) -> bool:
     if len(means) <= _TOGETHER:
         return False
     (trained, validated), (lowest_trained, lowest) = means[-1], min(means, key=lambda mean: mean[1])
-    return validated > lowest + 0.05 * abs(lowest) and trained < lowest_trained
+    return bool(validated > lowest + 0.05 * abs(lowest) and trained < lowest_trained)
 
 
 def list_runs(folder: Path) -> list[Path]:
