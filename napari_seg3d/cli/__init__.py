@@ -23,6 +23,8 @@ from ..errors import Seg3dError
 from .terminal import JobFailedError, StoppedError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+#: What ``figures`` can draw.
+FIGURES = ("curves", "slices", "overview", "panels", "triples", "classes", "blind", "confusion")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -103,6 +105,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_figures(commands)
+    _add_preview(commands)
     _add_runs(commands)
     _add_phantoms(commands)
     _add_cache(commands)
@@ -231,6 +235,9 @@ def _add_predict(commands: Any) -> None:
         "--roi", type=box_of, metavar="x0:x1,y0:y1,z0:z1", help="only in this box of voxels; an end may be left out"
     )
     command.add_argument("--probabilities", action="store_true", help="also write a map for each label or region")
+    command.add_argument(
+        "--logits", action="store_true", help="also write the network's outputs before they become probabilities"
+    )
     command.add_argument("--uncertainty", action="store_true", help="also write where the model is unsure, from 0 to 1")
     _add_device(command)
     _add_threads(command)
@@ -251,6 +258,9 @@ def _add_evaluate(commands: Any) -> None:
         "--figures", type=Path, metavar="DIR", help="write a picture of each case there, and an overview"
     )
     command.add_argument("--no-distances", action="store_true", help="only overlap and volumes, which is faster")
+    command.add_argument(
+        "--no-baselines", action="store_true", help="do not read the images to look for the best threshold"
+    )
     command.add_argument(
         "--tolerance", type=positive, default=1.0, metavar="MM", help="tolerance of the surface Dice (default: 1 mm)"
     )
@@ -274,6 +284,49 @@ def _add_phantoms(commands: Any) -> None:
         "--background", type=float, default=0.0, metavar="LEVEL", help="objects: noise between them, up to 255"
     )
     command.add_argument("--seed", type=int, default=0, help="number from which all chance follows (default: 0)")
+    _add_json(command)
+
+
+def _add_figures(commands: Any) -> None:
+    command = _command(
+        commands,
+        "figures",
+        "draw the figures of the articles: "
+        "curves of a run; slices, overview, triples, classes, blind and confusion of predictions; panels of a dataset",
+        "Slices look as radiologists read them and are numbered as in the file, from 0. PNG files are replaced.",
+    )
+    command.add_argument("kind", choices=FIGURES, metavar="KIND", help=", ".join(FIGURES))
+    command.add_argument("input", type=Path, metavar="INPUT", help="run folder, predictions, or for panels a dataset")
+    command.add_argument(
+        "truth", nargs="?", type=Path, metavar="TRUTH", help="dataset, folder of label files, or one file"
+    )
+    command.add_argument(
+        "--output", type=Path, required=True, metavar="PATH", help=".png file for one figure, or folder for many"
+    )
+    command.add_argument("--cases", nargs="+", metavar="ID", help="only these cases")
+    command.add_argument("--plane", choices=("axial", "coronal", "sagittal"), help="default: axial; for panels all")
+    command.add_argument(
+        "--slices", type=numbers_of, default=(), metavar="N,N,…", help="which slices (default: where the labels are)"
+    )
+    command.add_argument("--label", metavar="NAME", help="only this class or region (default: all labels)")
+    command.add_argument("--modality", metavar="NAME", help="the image beneath the labels (default: the first)")
+    command.add_argument("--seed", type=int, default=0, help="decides which one is A in a blind test (default: 0)")
+    _add_json(command)
+
+
+def _add_preview(commands: Any) -> None:
+    command = _command(
+        commands,
+        "preview",
+        "write training patches after all transforms, as the network would see them",
+        "Takes the options of plan and train. Each patch gets a folder with its images and labels as NIfTI and a "
+        "picture.",
+    )
+    _add_dataset(command)
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the patches")
+    command.add_argument("--count", type=count_of, default=1, metavar="N", help="how many patches (default: 1)")
+    command.add_argument("--step", type=int, default=0, metavar="N", help="step of the training to begin with")
+    _add_plan_choices(command)
     _add_json(command)
 
 
@@ -393,6 +446,27 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above zero, got {text!r}")
     return number
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    """Numbers from 0 on, with commas.
+
+    Examples
+    --------
+    >>> numbers_of("10,31,63")
+    (10, 31, 63)
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected numbers such as 10,31,63, got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def count_of(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 def box_of(text: str) -> tuple[slice, slice, slice]:

@@ -321,6 +321,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
         mirrors=arguments.tta,
         roi=arguments.roi,
         probabilities=arguments.probabilities,
+        logits=arguments.logits,
         uncertainty=arguments.uncertainty,
     )
     try:
@@ -369,6 +370,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         arguments.truth,
         surface=not arguments.no_distances,
         tolerance_mm=arguments.tolerance,
+        thresholds=not arguments.no_baselines,
     )
     table: Table = follow(events, terminal).result
     if arguments.output:
@@ -387,6 +389,22 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         total = len(table.cases) + len(table.failed)
         raise Seg3dError(f"{len(table.failed)} of {total} cases could not be compared; the warnings above say why.")
     return 0
+
+
+def run_figures(arguments: argparse.Namespace) -> int:
+    """``figures``: pictures as PNG files."""
+    from .figures import draw
+
+    return draw(arguments, _terminal(arguments))
+
+
+def run_preview(arguments: argparse.Namespace) -> int:
+    """``preview``: training patches as the network would see them."""
+    from .preview import show
+
+    terminal = _terminal(arguments)
+    train, validation = _cases_to_learn_from(_open(arguments, terminal), arguments, terminal)
+    return show(arguments, terminal, _plan((*train, *validation), arguments, terminal), train)
 
 
 def run_runs(arguments: argparse.Namespace) -> int:

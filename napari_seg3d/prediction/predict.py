@@ -26,6 +26,8 @@ from .window import predict_windows
 
 #: Ranges of voxels along X, Y, Z of the case's stored array.
 Roi = tuple[slice, slice, slice]
+#: Logit where the network has not looked: as good as certain, and float32 can hold its probability.
+CERTAIN = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,10 @@ class Prediction:
         With the model's label values, names and colours.
     probabilities : dict of str to Volume, optional
         From 0 to 1, one for each class or region.
+    logits : dict of str to Volume, optional
+        What the network puts out before it becomes a probability: one map for each region, or for background and each
+        class, whose softmax are the probabilities. Of several models, logarithms of their mean probabilities (classes)
+        or log-odds (regions). Outside what the network has seen, background is certain (`CERTAIN`).
     uncertainty : Volume, optional
         Entropy of the classes relative to its maximum, from 0 (certain) to 1; the largest of all for regions.
     seconds : float
@@ -49,6 +55,7 @@ class Prediction:
     probabilities: dict[str, Volume] | None
     uncertainty: Volume | None
     seconds: float
+    logits: dict[str, Volume] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Options:
         Also predict the mirrored case along the axes that training mirrored (all three if none) and average.
     roi : Roi, optional
         Only inside this box of voxels; outside is background.
-    probabilities, uncertainty : bool
+    probabilities, uncertainty, logits : bool
         Also return these maps.
     """
 
@@ -69,6 +76,7 @@ class Options:
     roi: Roi | None = None
     probabilities: bool = False
     uncertainty: bool = False
+    logits: bool = False
 
 
 @job
@@ -82,6 +90,7 @@ def predict(
     roi: Roi | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
+    logits: bool = False,
 ) -> Iterator[Event]:
     """Predict one case.
 
@@ -94,7 +103,7 @@ def predict(
         cross-validation, the mean of the probabilities decides (see `napari_seg3d.prediction.ensemble`).
     device, threads
         As in `napari_seg3d.training.loop.train`.
-    mirrors, roi, probabilities, uncertainty
+    mirrors, roi, probabilities, uncertainty, logits
         See `Options`.
 
     Yields
@@ -103,7 +112,7 @@ def predict(
         Progress window by window; at the end Finished with a `Prediction`, or Failed.
     """
     predictor = _Predictor(Ensemble.of(model), device, threads)
-    options = Options(mirrors, roi, probabilities, uncertainty)
+    options = Options(mirrors, roi, probabilities, uncertainty, logits)
     prediction = yield from predictor.predict(case, options)
     yield Finished(prediction, f"Predicted {prediction.case_id} in {prediction.seconds:.1f} s.", prediction.seconds)
 
@@ -121,11 +130,13 @@ def predict_many(
     roi: Roi | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
+    logits: bool = False,
 ) -> Iterator[Event]:
     """Predict cases and write each as ``<output>/<case>.nii.gz`` with a ``.json`` beside it.
 
     A case that cannot be predicted is reported with a `Warned` and left out; the others go on. Maps that are asked for
-    are written as ``<case>.probability-<name>.nii.gz`` and ``<case>.uncertainty.nii.gz``.
+    are written as ``<case>.probability-<name>.nii.gz``, ``<case>.logits-<name>.nii.gz`` (both float32) and
+    ``<case>.uncertainty.nii.gz``.
 
     Yields
     ------
@@ -136,7 +147,7 @@ def predict_many(
     began = time.monotonic()
     ensemble = Ensemble.of(model)
     predictor = _Predictor(ensemble, device, threads)
-    options = Options(mirrors, roi, probabilities, uncertainty)
+    options = Options(mirrors, roi, probabilities, uncertainty, logits)
     output = Path(output)
     written: list[Path] = []
     problems: list[str] = []
@@ -243,6 +254,7 @@ class _Predictor:
             _probabilities(logits, grid, plan) if options.probabilities else None,
             _uncertainty(logits, grid, plan) if options.uncertainty else None,
             time.monotonic() - began,
+            _logits(logits, grid, plan) if options.logits else None,
         )
 
 
@@ -279,9 +291,9 @@ def _on_network_grid(roi: Roi, grid: Grid) -> Roi:
 
 def _embedded(logits: Tensor, region: Roi, shape: tuple[int, ...], plan: Plan) -> Tensor:
     """Put logits of a box into a whole volume that is background elsewhere."""
-    whole = torch.full((len(logits), *shape), -20.0, device=logits.device)
+    whole = torch.full((len(logits), *shape), -CERTAIN, device=logits.device)
     if plan.targets == "classes":
-        whole[0] = 20.0
+        whole[0] = CERTAIN
     whole[(slice(None), *region)] = logits
     return whole
 
@@ -292,6 +304,17 @@ def _probabilities(logits: Tensor, grid: Grid, plan: Plan) -> dict[str, Volume]:
         name: Volume(restore_intensities(values, grid), grid.case, f"probability of {name}")
         for name, values in zip(plan.output_names, maps, strict=True)
     }
+
+
+def _logits(logits: Tensor, grid: Grid, plan: Plan) -> dict[str, Volume]:
+    names = plan.output_names if plan.targets == "regions" else ("background", *plan.output_names)
+    seen = grid.outside(np.ones(grid.box_shape, bool))
+    maps = {}
+    for number, (name, values) in enumerate(zip(names, logits, strict=True)):
+        unseen = CERTAIN if plan.targets == "classes" and number == 0 else -CERTAIN
+        data = np.where(seen, restore_intensities(values, grid), np.float32(unseen))
+        maps[name] = Volume(data, grid.case, f"logits of {name}")
+    return maps
 
 
 def _uncertainty(logits: Tensor, grid: Grid, plan: Plan) -> Volume:
@@ -321,10 +344,11 @@ def _write(
             like=source,
         )
     ]
-    for name, volume in (prediction.probabilities or {}).items():
-        slug = "".join(c if c.isalnum() else "-" for c in name)
-        path = output / f"{prediction.case_id}.probability-{slug}.nii.gz"
-        files.append(write_volume(path, volume, overwrite=overwrite))
+    for what, maps in (("probability", prediction.probabilities), ("logits", prediction.logits)):
+        for name, volume in (maps or {}).items():
+            slug = "".join(c if c.isalnum() else "-" for c in name)
+            path = output / f"{prediction.case_id}.{what}-{slug}.nii.gz"
+            files.append(write_volume(path, volume, overwrite=overwrite))
     if prediction.uncertainty is not None:
         path = output / f"{prediction.case_id}.uncertainty.nii.gz"
         files.append(write_volume(path, prediction.uncertainty, overwrite=overwrite))
