@@ -84,7 +84,7 @@ def write_object_dataset(
     shape: tuple[int, int, int] = (128, 128, 128),
     background: float = 0.0,
 ) -> Iterator[Event]:
-    """Write made-up volumes as ``images/`` and ``labels/``, with a ``split.json`` that names the test cases.
+    """Write made-up volumes as ``images/`` and ``labels/``, with a ``split.json``: a fifth of those to train on validates.
 
     Parameters
     ----------
@@ -123,7 +123,9 @@ def write_object_dataset(
     write_text_whole(
         folder / "labels.json", json.dumps({"labels": {"0": "background", "1": "object"}}, indent=1) + "\n"
     )
-    write_text_whole(folder / "split.json", json.dumps({"train": ids[:train], "test": ids[train:]}, indent=1) + "\n")
+    learned = train - train // 5
+    split = {"train": ids[:learned], "validation": ids[learned:train], "test": ids[train:]}
+    write_text_whole(folder / "split.json", json.dumps(split, indent=1) + "\n")
     yield Finished(folder, f"{len(ids)} made-up volumes were written.", time.monotonic() - started)
 
 

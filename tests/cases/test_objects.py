@@ -43,12 +43,12 @@ def test_with_a_background_no_threshold_is_enough():
 
 
 def test_a_written_dataset_reads_back(tmp_path):
-    folder = result_of(write_object_dataset(tmp_path / "objects", 2, 1, shape=(24, 30, 21)))
+    folder = result_of(write_object_dataset(tmp_path / "objects", 5, 1, shape=(24, 30, 21)))
     dataset = open_dataset(folder)
-    assert (len(dataset.labelled), dataset.problems) == (3, ())
+    assert (len(dataset.labelled), dataset.problems) == (6, ())
     assert [label.name for label in dataset.table] == ["object"]
     split = read_split(folder / "split.json", dataset)
-    assert [len(part) for part in (split.train, split.test)] == [2, 1]
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [4, 1, 1]
     again = list(write_object_dataset(folder, 1, 0, shape=(24, 30, 21)))
     assert isinstance(again[-1], Failed)
     assert not any(isinstance(event, Finished) for event in again)
