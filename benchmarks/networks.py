@@ -16,6 +16,7 @@ import csv
 import json
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from commands import measured, seg3d
@@ -67,8 +68,7 @@ def step_s(run: Path) -> float:
     """Seconds from step to step, between rounds without a validation: the fastest, for others hold one."""
     with (run / "history.csv").open(encoding="utf-8") as file:
         rounds = [(int(row["step"]), float(row["elapsed_s"])) for row in csv.DictReader(file)]
-    pairs = zip(rounds[:-1], rounds[1:], strict=True)
-    each = [(late - early) / (last - first) for (first, early), (last, late) in pairs if last > first]
+    each = [(late - early) / (last - first) for (first, early), (last, late) in pairwise(rounds) if last > first]
     return min(each) if each else rounds[0][1] / rounds[0][0]
 
 

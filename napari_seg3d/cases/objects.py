@@ -84,7 +84,7 @@ def write_object_dataset(
     shape: tuple[int, int, int] = (128, 128, 128),
     background: float = 0.0,
 ) -> Iterator[Event]:
-    """Write made-up volumes as ``images/`` and ``labels/``, with a ``split.json``: a fifth of those to train on validates.
+    """Write made-up volumes as ``images/`` and ``labels/``, with a ``split.json`` in which a fifth validates.
 
     Parameters
     ----------
@@ -141,7 +141,8 @@ def _object(rng: np.random.Generator, size: NDArray[np.int_], scale: float) -> N
     values[values < rng.uniform(*THRESHOLD)] = 0
     values *= rng.uniform(*PEAK)
     planes = ((0, 1), (0, 2), (1, 2))
-    turned = ndimage.rotate(values, rng.uniform(0, 360), planes[rng.integers(3)], reshape=True, order=0)
+    turned = ndimage.rotate(values, rng.uniform(0, 360), planes[rng.integers(3)], reshape=True, order=1)
+    turned[turned < values[values > 0].min() / 2] = 0
     inside = ndimage.find_objects((turned > 0).astype(int))
     return np.asarray(turned[inside[0]], dtype=np.float32)
 
