@@ -19,6 +19,9 @@ from .errors import Seg3dError
 
 P = ParamSpec("P")
 
+#: Those details of a `Step` or `EpochDone` that lie between 0 and 1.
+SHARES = ("D accuracy", "D updated")
+
 
 @dataclass(frozen=True)
 class Event:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..events import EpochDone, Event, Validated
+from ..events import SHARES, EpochDone, Event, Validated
 from ..volumes.volume import LabelMap, LabelTable, Volume
 from .canvas import INK, QUIET, new_figure, quiet_frame
 from .difference import DIFFERENCE_TABLE, difference_map
@@ -19,7 +19,11 @@ from .report import Scores, Table
 from .slices import PLANES, Backdrop, View, check_grids, common_table, draw_slice, row_label
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+#: The second line of a plot beside one in ink.
+_SECOND = "#d1495b"
 
 
 def case_figure(
@@ -104,7 +108,9 @@ def overview_figure(table: Table) -> Figure:
 
 
 def curves_figure(history: Sequence[Event], table: LabelTable | None = None) -> Figure:
-    """Loss and validation Dice of a training against its minutes.
+    """Loss and Dice of a training and of its validation against its minutes; what a discriminator says beside them.
+
+    Training is thin and dotted in the plot of the Dice, where each class has its colour.
 
     Parameters
     ----------
@@ -115,22 +121,51 @@ def curves_figure(history: Sequence[Event], table: LabelTable | None = None) -> 
     """
     epochs = [event for event in history if isinstance(event, EpochDone)]
     checks = [event for event in history if isinstance(event, Validated)]
-    figure = new_figure(9.0, 3.2)
-    loss, dice = figure.subplots(1, 2)
-    loss.plot([e.elapsed_s / 60 for e in epochs], [e.loss for e in epochs], ".-", color=INK, linewidth=1.5)
-    loss.set_title("training loss", fontsize=11)
+    details = list(dict.fromkeys(name for event in epochs for name in event.details))
+    figure = new_figure(14.5 if details else 9.0, 3.2)
+    loss, dice, *judged = figure.subplots(1, 3 if details else 2)
+    trained = [event.elapsed_s / 60 for event in epochs]
+    loss.plot(trained, [e.segmentation_loss for e in epochs], ".-", color=INK, linewidth=1.5, label="training")
+    if any(check.loss is not None for check in checks):
+        pairs = [(check.elapsed_s / 60, check.loss) for check in checks if check.loss is not None]
+        loss.plot(*zip(*pairs, strict=True), "o-", markersize=3, color=_SECOND, linewidth=1.5, label="validation")
+        loss.legend(frameon=False, fontsize=8, loc="upper right")
+        loss.set_title("loss", fontsize=11)
+    else:
+        loss.set_title("training loss", fontsize=11)
     colors = {label.name: label.color for label in table or ()}
     minutes = [check.elapsed_s / 60 for check in checks]
+    names = list(epochs[-1].dice) if epochs else []
+    for name in names:
+        values = [event.dice.get(name, float("nan")) for event in epochs]
+        dice.plot(trained, values, ":", linewidth=1.3, color=colors.get(name, QUIET), label="_")
     for name in checks[-1].dice if checks else ():
         values = [check.dice.get(name, float("nan")) for check in checks]
         dice.plot(minutes, values, "o-", markersize=3, linewidth=1.5, color=colors.get(name, QUIET), label=name)
     dice.plot(minutes, [check.mean_dice for check in checks], ".--", color=INK, linewidth=1, label="mean")
-    dice.set_title("Dice on validation cases", fontsize=11)
+    dice.set_title("Dice on validation cases" + (" (dotted: training)" if names else ""), fontsize=11)
     dice.set_ylim(0, 1)
     if checks:
         dice.legend(frameon=False, fontsize=8, loc="lower right")
-    for axes in (loss, dice):
+    if judged:
+        _draw_details(judged[0], epochs, details)
+    for axes in (loss, dice, *judged):
         axes.set_xlabel("minutes")
         axes.set_xlim(left=0)
         quiet_frame(axes)
     return figure
+
+
+def _draw_details(axes: Axes, epochs: Sequence[EpochDone], names: Sequence[str]) -> None:
+    """Losses on the left axis; shares, dashed, on an axis of their own on the right."""
+    shares = axes.twinx()
+    for index, name in enumerate(names):
+        values = [event.details.get(name, float("nan")) for event in epochs]
+        where, style = (shares, "--") if name in SHARES else (axes, "-")
+        where.plot([e.elapsed_s / 60 for e in epochs], values, style, color=f"C{index}", linewidth=1.2, label=name)
+    axes.set_title("generator (G) and discriminator (D)", fontsize=11)
+    shares.set_ylim(0, 1)
+    shares.spines["top"].set_visible(False)
+    lines = [line for part in (axes, shares) for line in part.lines]
+    labels = [str(line.get_label()) + (", right" if line.axes is shares else "") for line in lines]
+    shares.legend(lines, labels, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.1, 0.5))

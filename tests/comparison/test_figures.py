@@ -133,8 +133,28 @@ def test_curves_of_a_training() -> None:
     assert loss.lines[0].get_xydata().tolist() == [[1.0, 0.8], [2.0, 0.5]]
     assert [line.get_label() for line in dice.lines] == ["core", "rim", "mean"]
     assert dice.lines[2].get_ydata().tolist() == [0.3, 0.5]
+    assert loss.get_title() == "training loss"
     # A run that was stopped before its first check still has a picture.
     assert png_bytes(curves_figure([]))[:4] == b"\x89PNG"
+
+
+def test_training_and_validation_and_the_discriminator_are_held_against_each_other() -> None:
+    told = {"D loss": 0.25, "D accuracy": 0.75, "D updated": 0.5, "G loss": 4.5, "voxel loss": 0.8}
+    history = [
+        EpochDone(1, None, 4.5, 1e-3, 10, 60.0, None, {"core": 0.3}, told),
+        Validated(1, 10, {"core": 0.4}, 0.4, {}, True, 65.0, 0.9),
+    ]
+    figure = curves_figure(history, LabelTable.from_names({1: "core"}))
+    loss, dice, details, shares = figure.axes
+    # Of the generator's loss only the part that validation measures too.
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[0.8], [0.9]]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "validation"]
+    assert [(line.get_linestyle(), line.get_ydata().tolist()) for line in dice.lines] == [
+        (":", [0.3]), ("-", [0.4]), ("--", [0.4])
+    ]  # fmt: skip
+    assert dice.lines[0].get_color() == dice.lines[1].get_color()
+    assert [line.get_label() for line in details.lines] == ["D loss", "G loss", "voxel loss"]
+    assert [line.get_label() for line in shares.lines] == ["D accuracy", "D updated"]
 
 
 def test_the_same_figure_gives_the_same_file(predicted: LabelMap, truth: LabelMap, tmp_path: Path) -> None:
