@@ -17,6 +17,8 @@ from ..cases.fingerprint import Fingerprint
 from ..cases.labels import Region, merged_values
 from ..errors import PlanError
 from ..volumes.volume import LabelTable
+from .network_rules import RULES, FamilyRule
+from .network_settings import FAMILIES
 from .plan import Plan, plan_from
 
 #: Time in seconds that a preset gives a training: on a CPU, on a GPU.
@@ -232,29 +234,29 @@ def _add_network(values: dict[str, Any], fingerprint: Fingerprint, network: str,
     room = CPU_STEP_VOXELS if cpu else GPU_STEP_VOXELS_PER_GB * hardware.memory_gb
     reasons = values["reasons"]
     limit = "what a CPU computes in two or three seconds" if cpu else f"what {hardware.memory_gb:.0f} GB hold"
-    if network == "unet":
+    rule = RULES.get(network, FamilyRule())
+    room /= rule.cpu_cost if cpu else rule.gpu_cost
+    if network in ("unet", "resenc-unet"):
         patch, strides, kernels = _unet_patch(box, values["spacing_mm"], room / 2)
         base = 16 if cpu else 32
         values["network"] = {
-            "name": "unet",
+            "name": network,
             "widths": [min(320, base * 2**i) for i in range(len(strides))],
             "strides": strides,
             "kernels": kernels,
             "deep_supervision": True,
         }
+        if network == "resenc-unet":
+            values["network"]["blocks"] = (1, 3, 4, 6, 6, 6)[: len(strides)]
         reasons["network"] = f"{len(strides)} stages bring the patch down to {_SMALLEST_EDGE} to 7 voxels" + (
             "; 16 feature maps, so that a CPU makes enough steps" if cpu else "; 32 feature maps as in nnU-Net"
         )
-    elif network == "monai-unet":
-        patch = _rounded(_shrunk(box, room / 2, 16), 16)
-        values["network"] = {"name": "monai-unet"}
-        reasons["network"] = "chosen by hand"
-    elif network == "unetr":
-        patch = _rounded(_shrunk(box, room / 2, 16), 16)
-        values["network"] = {"name": "unetr"}
-        if cpu:
-            values["network"] |= {"hidden_size": 384, "mlp_size": 1536, "heads": 6}
-        reasons["network"] = "chosen by hand" + ("; half the published width for a CPU" if cpu else "")
+    elif network in RULES:
+        settings: dict[str, Any] = {"name": network, **(rule.cpu if cpu else rule.gpu)}
+        kind = FAMILIES[network].model_validate(settings)
+        patch = _cube_patch(box, room / 2, kind.divisor[0], at_least_two=kind.normalises_bottom)
+        values["network"] = settings
+        reasons["network"] = rule.why_cpu if cpu else rule.why_gpu
     else:
         from .networks import network_summary
 
@@ -273,7 +275,8 @@ def _add_network(values: dict[str, Any], fingerprint: Fingerprint, network: str,
 
 def _unet_patch(box: Size, spacing_mm: tuple[float, float, float], room: float) -> tuple[Size, list[Size], list[Size]]:
     """Return the largest patch of at most `room` voxels with the box's proportions, and its stages."""
-    size = box
+    # There must be something to halve.
+    size = box if max(box) >= 2 * _SMALLEST_EDGE else (2 * _SMALLEST_EDGE,) * 3
     while True:
         strides, kernels = pooling(size, spacing_mm)
         divisor = np.prod(np.array(strides), axis=0)
@@ -287,11 +290,20 @@ def _unet_patch(box: Size, spacing_mm: tuple[float, float, float], room: float) 
         size = _size(np.array(shorter))
 
 
-def _shrunk(box: Size, room: float, step: int) -> Size:
+def _cube_patch(box: Size, room: float, step: int, at_least_two: bool) -> Size:
+    """Return the largest patch of multiples of `step` that the box needs and the room holds.
+
+    With `at_least_two` one axis keeps two steps, as a network cannot normalise a single voxel at its bottom.
+    """
     size = list(_rounded(box, step))
-    while np.prod(size) > room and max(size) > step:
-        size[int(np.argmax(size))] -= step
-    return _size(np.array(size))
+    if at_least_two and max(size) == step:
+        size[int(np.argmax(box))] = 2 * step
+    while np.prod(size) > room:
+        longest = int(np.argmax(size))
+        if sum(size) - step < 3 * step + at_least_two * step:
+            break
+        size[longest] -= step
+    return _size(size)
 
 
 def _rounded(size: Size, step: int) -> Size:
@@ -346,9 +358,11 @@ def smaller(plan: Plan) -> Plan | None:
     if plan.batch_size > 1:
         return plan.changed({"batch_size": plan.batch_size // 2})
     patch, divisor = list(plan.patch_voxels), plan.network.divisor
-    # Instance normalisation needs more than one voxel at the bottleneck.
-    can = [axis for axis in range(3) if patch[axis] >= 3 * divisor[axis]]
-    if not can or plan.network.fixed_size:
+    if plan.network.fixed_size:
+        return None
+    can = [axis for axis in range(3) if patch[axis] >= 2 * divisor[axis]]
+    # A network that normalises at its bottom needs more than one voxel there.
+    if not can or (plan.network.normalises_bottom and sum(p // d for p, d in zip(patch, divisor, strict=True)) == 4):
         return None
     longest = max(can, key=lambda axis: patch[axis])
     patch[longest] -= divisor[longest] * max(1, patch[longest] // divisor[longest] // 4)

@@ -6,13 +6,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from napari_seg3d.cases.dataset import open_dataset, read_split
 from napari_seg3d.cases.fingerprint import fingerprint
 from napari_seg3d.cases.labels import regions_for
 from napari_seg3d.errors import ModelError, PlanError
 from napari_seg3d.events import result_of
-from napari_seg3d.model.planner import CPU_STEP_VOXELS, FEW_CASES, VERY_FEW_CASES, make_plan, pooling, smaller
+from napari_seg3d.model.footprint import step_memory_mb
+from napari_seg3d.model.network_settings import ArticleUNETR
+from napari_seg3d.model.networks import build_network, network_names, parameter_count
+from napari_seg3d.model.planner import (
+    CPU_STEP_VOXELS,
+    FEW_CASES,
+    VERY_FEW_CASES,
+    Hardware,
+    make_plan,
+    pooling,
+    smaller,
+)
 from napari_seg3d.volumes.volume import LabelMap, LabelTable
 
 
@@ -62,11 +74,12 @@ def test_the_target_spacing_is_the_median_but_finer_on_a_coarse_axis(facts):
     assert make_plan(even, device="cpu").spacing_mm == (1, 1, 1.2)
 
 
-@pytest.mark.parametrize("network", ["unet", "monai-unet", "unetr"])
-@pytest.mark.parametrize("shape", [(240, 240, 155), (31, 43, 24), (512, 512, 12), (9, 300, 40)])
+@pytest.mark.parametrize("network", network_names())
+@pytest.mark.parametrize("shape", [(240, 240, 155), (31, 43, 24), (512, 512, 12), (9, 300, 40), (5, 6, 5)])
 def test_any_dataset_gets_a_usable_plan(facts, network, shape):
     plan = make_plan(scaled(facts, shape=shape, spacing_mm=[(1, 1, 1)] * 3), network=network, device="cpu")
     assert np.prod(plan.patch_voxels) * 2 <= max(CPU_STEP_VOXELS * 1.05, 2 * 16**3)
+    assert step_memory_mb(plan) < 4000
     assert all(size % d == 0 for size, d in zip(plan.patch_voxels, plan.network.divisor, strict=True))
     assert {"network", "patch_voxels", "batch_size", "spacing_mm", "targets"} <= plan.reasons.keys()
 
@@ -165,5 +178,40 @@ def test_a_smaller_plan_halves_the_batch_then_shortens_the_patch(facts):
     voxels = [batch * np.prod(patch) for batch, patch in sizes]
     assert voxels == sorted(voxels, reverse=True)
     assert len(set(voxels)) == len(voxels)
-    fixed = make_plan(facts, network="unetr", device="cpu", changes={"batch_size": 1})
-    assert smaller(fixed) is None  # its position embedding fits one size only
+
+
+@pytest.mark.parametrize("network", network_names())
+def test_every_smaller_plan_can_be_computed(facts, network):
+    plan = make_plan(scaled(facts, shape=(90, 70, 40), spacing_mm=[(1, 1, 1)] * 3), network=network, device="cpu")
+    first, last = plan.patch_voxels, plan
+    while (less := smaller(last)) is not None:
+        last = less
+    assert last.batch_size == 1
+    if plan.network.fixed_size:
+        assert last.patch_voxels == first  # its position codes fit one size only
+    else:
+        voxels_at_the_bottom = np.prod(np.divide(last.patch_voxels, last.network.divisor))
+        assert voxels_at_the_bottom == 2 if plan.network.normalises_bottom else 1
+    with torch.device("meta"):
+        built, images = build_network(last).train(), torch.empty(1, len(last.modalities), *last.patch_voxels)
+    outputs = built(images)
+    finest = outputs[0] if isinstance(outputs, list) else outputs
+    assert finest.shape == (1, last.outputs, *last.patch_voxels)
+
+
+def test_networks_are_as_wide_as_published_on_a_gpu_and_narrower_on_a_cpu(facts, monkeypatch):
+    brains = scaled(facts, shape=(140, 170, 140), spacing_mm=[(1, 1, 1)] * 3)
+    on_cpu = {name: make_plan(brains, network=name, device="cpu") for name in network_names()}
+    monkeypatch.setattr(Hardware, "of", classmethod(lambda cls, device: cls("cuda", 24.0)))
+    on_gpu = {name: make_plan(brains, network=name, device="cuda") for name in network_names()}
+    assert on_gpu["vox2vox"].network.base == 64
+    assert on_gpu["article-unetr"].network == ArticleUNETR()
+    assert on_gpu["swin-unetr"].network.feature_size == 48
+    assert on_gpu["resenc-unet"].network.blocks == (1, 3, 4, 6, 6, 6)
+    assert on_cpu["vox2vox"].network.base == 16
+    assert "quarter of the published width" in on_cpu["vox2vox"].reasons["network"]
+    for name in network_names():
+        assert parameter_count(on_cpu[name]) <= parameter_count(on_gpu[name])
+        assert np.prod(on_cpu[name].patch_voxels) < np.prod(on_gpu[name].patch_voxels)
+        # The libraries' work space and mixed precision are left out on both sides of the estimate.
+        assert step_memory_mb(on_gpu[name]) < 2 * 24_000

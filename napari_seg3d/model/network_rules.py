@@ -1,0 +1,84 @@
+"""How large each network family is planned on a CPU and on a GPU, and what a step of it costs beside the U-Net's.
+
+The published size on a GPU. On a CPU the widest size whose step still takes seconds, at most the published one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+_CHOSEN = "chosen by hand"
+
+
+@dataclass(frozen=True)
+class FamilyRule:
+    """One family.
+
+    Attributes
+    ----------
+    cpu, gpu : mapping
+        Settings that differ from the family's own defaults.
+    cpu_cost : float
+        Work of a voxel on a CPU, 1 for a plain U-Net of base 16.
+    gpu_cost : float
+        Memory of a voxel on a GPU, 1 for a plain U-Net of base 32.
+    why_cpu, why_gpu : str
+        Reasons, in words.
+    """
+
+    cpu: Mapping[str, object] = field(default_factory=dict)
+    gpu: Mapping[str, object] = field(default_factory=dict)
+    cpu_cost: float = 1.0
+    gpu_cost: float = 1.0
+    why_cpu: str = _CHOSEN
+    why_gpu: str = _CHOSEN
+
+
+#: Costs are floating-point operations (CPU) and bytes kept for the backward pass (GPU) of patches of 64³; on a CPU,
+#: measured time where that is longer. No family gets more room than the U-Net, which knows best what to do with it.
+RULES: Mapping[str, FamilyRule] = MappingProxyType(
+    {
+        "resenc-unet": FamilyRule(cpu_cost=1.6, gpu_cost=1.2),
+        "monai-unet": FamilyRule(),
+        "qim3d-unet": FamilyRule(
+            cpu={"size": "small"},
+            gpu={"size": "large"},
+            why_cpu=f"{_CHOSEN}; size small, three resolutions, for a CPU",
+            why_gpu=f"{_CHOSEN}; size large, the first that sees far: five resolutions",
+        ),
+        "cicek-unet": FamilyRule(
+            cpu={"base": 8}, gpu_cost=2.3, why_cpu=f"{_CHOSEN}; a quarter of the published width for a CPU"
+        ),
+        "medicalzoo-unet": FamilyRule(),
+        "vnet": FamilyRule(cpu_cost=6.0, why_cpu=f"{_CHOSEN}; small patches, as its kernels of 5³ are slow on a CPU"),
+        "unetr": FamilyRule(
+            cpu={"hidden_size": 384, "mlp_size": 1536, "heads": 6},
+            why_cpu=f"{_CHOSEN}; half the published width for a CPU",
+        ),
+        "article-unetr": FamilyRule(
+            cpu={"hidden_size": 256, "mlp_size": 1024, "heads": 5},
+            why_cpu=f"{_CHOSEN}; half the article's width for a CPU",
+        ),
+        "keras-unet": FamilyRule(cpu_cost=1.2),
+        "vox2vox": FamilyRule(cpu={"base": 16}, why_cpu=f"{_CHOSEN}; a quarter of the published width for a CPU"),
+        "segresnet": FamilyRule(cpu={"base": 8}, why_cpu=f"{_CHOSEN}; half the published width for a CPU"),
+        "swin-unetr": FamilyRule(
+            cpu={"feature_size": 12},
+            gpu={"feature_size": 48},
+            cpu_cost=2.0,
+            gpu_cost=3.4,
+            why_cpu=f"{_CHOSEN}; a quarter of the published width for a CPU",
+            why_gpu=f"{_CHOSEN}; the published width",
+        ),
+        "attention-unet": FamilyRule(),
+        "mednext": FamilyRule(
+            cpu={"deep_supervision": True},
+            gpu={"deep_supervision": True},
+            cpu_cost=4.0,
+            gpu_cost=3.7,
+            why_cpu=f"{_CHOSEN}; small patches, as its depthwise kernels are slow on a CPU",
+        ),
+    }
+)
