@@ -1,4 +1,4 @@
-"""Pages that are written from the code at every build: the settings of a plan, and the commands."""
+"""Pages that are written from the code at every build: the settings of a plan, the recipes, and the commands."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_seg3d.cli import make_parser
+from napari_seg3d.model.network_settings import FAMILIES
 from napari_seg3d.model.plan import Plan
+from napari_seg3d.model.recipes import published, recipe_names
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 TITLES = {
     "Plan": "The plan",
-    "UNet": "Network: unet",
-    "MonaiUNet": "Network: monai-unet",
-    "UNETR": "Network: unetr",
+    **{kind.__name__: f"Network: {name}" for name, kind in FAMILIES.items()},
+    "Adversarial": "A discriminator",
     "Augmentation": "Augmentation",
     "PlanLabel": "A label",
     "PlanRegion": "A region",
@@ -88,14 +89,34 @@ def commands_page() -> Iterator[str]:
         yield f"## {name}\n\n```text\n{command.format_help()}```\n"
 
 
+def recipe_page(name: str) -> Iterator[str]:
+    """What a recipe fixes, with what differs from its article."""
+    recipe = published(name)
+    yield "| setting | value | where it differs from the article, and why |"
+    yield "|---|---|---|"
+    reasons = dict(recipe["reasons"])
+    for key in ("targets", "spacing_mm", "patch_voxels", "patches_per_epoch", "patches_per_case"):
+        if key in recipe:
+            yield f"| `{key}` | `{json.dumps(recipe[key])}` | {reasons.pop(key, '')} |"
+    for key, value in recipe["settings"].items():
+        if key == "augmentation":
+            # What is switched off need not be listed.
+            value = {k: v for k, v in value.items() if v != 0}
+        yield f"| `{key}` | `{json.dumps(value)}` | {reasons.pop(key, '')} |"
+    for key, reason in reasons.items():
+        yield f"| `{key}` | | {reason} |"
+
+
 def write_pages(app: Sphinx) -> None:
     """Write the pages that others include."""
     # argparse shall not follow the terminal in which the documentation is built.
     os.environ["COLUMNS"] = "100"
     folder = Path(app.srcdir) / "reference" / "generated"
     folder.mkdir(exist_ok=True)
-    for name, page in {"plan.md": plan_page, "commands.md": commands_page}.items():
-        (folder / name).write_text("\n".join(page()), encoding="utf-8")
+    pages = {"plan.md": plan_page(), "commands.md": commands_page()}
+    pages |= {f"recipe-{name}.md": recipe_page(name) for name in recipe_names()[1:]}
+    for name, page in pages.items():
+        (folder / name).write_text("\n".join(page), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

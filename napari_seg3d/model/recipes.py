@@ -40,7 +40,7 @@ def recipe_names() -> tuple[str, ...]:
 
 def recipe_summary(name: str) -> str:
     """Return what a recipe is, in one line; raises `PlanError` for an unknown name."""
-    return _AUTOMATIC_SUMMARY if name == AUTOMATIC else str(_recipe(name)["summary"])
+    return _AUTOMATIC_SUMMARY if name == AUTOMATIC else str(published(name)["summary"])
 
 
 def plan_from_recipe(
@@ -74,7 +74,7 @@ def plan_from_recipe(
     """
     if name == AUTOMATIC:
         return make_plan(fingerprint, budget_s=budget_s, epochs=epochs, device=device, seed=seed, changes=changes)
-    recipe = _recipe(name)
+    recipe = published(name)
     if budget_s is not None and epochs is not None:
         raise PlanError("Give a time budget or a number of epochs, not both.")
     wished = dict(changes or {})
@@ -101,7 +101,8 @@ def plan_from_recipe(
 
 
 @cache
-def _recipe(name: str) -> dict[str, Any]:
+def published(name: str) -> Mapping[str, Any]:
+    """Return the file of a published recipe as it is; raises `PlanError` for an unknown name."""
     if name not in _NAMES:
         raise PlanError(f"Unknown recipe {name!r}. Possible are: {', '.join(recipe_names())}.")
     text = files(__package__).joinpath("recipes", f"{name}.json").read_text("utf-8")
@@ -138,8 +139,8 @@ def _add_grid(values: dict[str, Any], recipe: Mapping[str, Any], fingerprint: Fi
     spacing = recipe.get("spacing_mm") if whole_head else None
     if spacing is None:
         spacing = tuple(round(x, 3) for x in fingerprint.median_spacing_mm)
-        published = "spacing_mm" in recipe
-        reasons["spacing_mm"] = "the dataset's" + (": the article's is for whole heads" if published else "")
+        has_one = "spacing_mm" in recipe
+        reasons["spacing_mm"] = "the dataset's" + (": the article's is for whole heads" if has_one else "")
     values["spacing_mm"] = x, y, z = tuple(spacing)
     if values["crop_to_foreground"]:
         box = median_box(fingerprint, (x, y, z))
