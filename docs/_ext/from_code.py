@@ -13,6 +13,7 @@ from napari_seg3d.cli import make_parser
 from napari_seg3d.model.network_settings import FAMILIES
 from napari_seg3d.model.plan import Plan
 from napari_seg3d.model.recipes import published, recipe_names
+from napari_seg3d.training.losses import LOSSES
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -89,6 +90,14 @@ def commands_page() -> Iterator[str]:
         yield f"## {name}\n\n```text\n{command.format_help()}```\n"
 
 
+def losses_page() -> Iterator[str]:
+    """What each name of a loss means."""
+    yield "| loss | what it is |"
+    yield "|---|---|"
+    for name, form in LOSSES.items():
+        yield f"| `{name}` | {form.about} |"
+
+
 def recipe_page(name: str) -> Iterator[str]:
     """What a recipe fixes, with what differs from its article."""
     recipe = published(name)
@@ -113,7 +122,7 @@ def write_pages(app: Sphinx) -> None:
     os.environ["COLUMNS"] = "100"
     folder = Path(app.srcdir) / "reference" / "generated"
     folder.mkdir(exist_ok=True)
-    pages = {"plan.md": plan_page(), "commands.md": commands_page()}
+    pages = {"plan.md": plan_page(), "commands.md": commands_page(), "losses.md": losses_page()}
     pages |= {f"recipe-{name}.md": recipe_page(name) for name in recipe_names()[1:]}
     for name, page in pages.items():
         (folder / name).write_text("\n".join(page), encoding="utf-8")
