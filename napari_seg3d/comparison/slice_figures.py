@@ -104,7 +104,9 @@ def slice_grid_figure(
         axes[0, column].set_title(f"slice {number}", fontsize=10, color=INK)
     for row, name in enumerate(("truth", "prediction", "difference")):
         row_label(axes[row, 0], name)
-    bar = figure.colorbar(drawn, ax=axes[2, :].tolist(), fraction=0.02, pad=0.01, shrink=0.8, ticks=(-1, 0, 1))
+    # Beside the last picture and as high as it, so that it takes no room from the others.
+    beside = axes[2, -1].inset_axes((1.04, 0, 0.05, 1))
+    bar = figure.colorbar(drawn, cax=beside, ticks=(-1, 0, 1))
     bar.ax.set_yticklabels(("-1 missed", "0", "1 added"), fontsize=8)
     labels_legend(figure, pair.table)
     return figure
@@ -133,7 +135,7 @@ def agreement_figure(
     rows: list[tuple[str, NDArray[Any] | None, LabelTable]] = [
         ("prediction", pair.shown_prediction, pair.table),
         ("truth", pair.shown_truth, pair.table),
-        ("agreement", agreement, verdict),
+        ("agreement green,\ndisagreement red", agreement, verdict),
     ]
     if image is not None:
         rows.insert(0, (image.name or "image", None, pair.table))
@@ -144,7 +146,7 @@ def agreement_figure(
         axes[0, column].set_title(f"slice {number}", fontsize=10, color=INK)
     for row, (name, _, _) in enumerate(rows):
         row_label(axes[row, 0], name)
-    labels_legend(figure, pair.table, verdict)
+    labels_legend(figure, pair.table)
     return figure
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -50,6 +52,9 @@ TARGETS = {
     "missing": "cases not yet predicted ({})",
     "all": "all cases ({})",
 }
+#: Logits of this size stand where the network has not looked (`napari_seg3d.prediction.predict.CERTAIN`, which torch
+#: would come with).
+CERTAIN = 20.0
 #: Letters of the name of a folder.
 _LONGEST_NAME = 80
 #: Seconds between two updates of the case table while many cases are predicted.
@@ -140,10 +145,15 @@ class PredictPanel(Panel):
     def _build_options(self) -> QVBoxLayout:
         self.mirrors = QCheckBox("Mirrors: average mirrored copies")
         self.box = BoxChooser(self.workspace, self.viewer)
-        self.uncertainty = QCheckBox("Uncertainty map")
+        self.uncertainty = QCheckBox("Uncertainty")
         self.uncertainty.setToolTip("Also show where the model hesitates: 0 certain, 1 undecided")
-        self.probabilities = QCheckBox("Probability maps")
+        self.probabilities = QCheckBox("Probabilities")
         self.probabilities.setToolTip("Also show the probability of each class, 0 to 1")
+        self.logits = QCheckBox("Logits")
+        self.logits.setToolTip(
+            "Also show what the network puts out before it becomes a probability: above 0 for, below 0 against. "
+            "Of several models, the logarithms of their mean probabilities"
+        )
         self.again = QCheckBox("Again")
         self.again.setToolTip(
             "Also predict cases again that this model has predicted before; the old files are replaced"
@@ -155,6 +165,7 @@ class PredictPanel(Panel):
         maps = QHBoxLayout()
         maps.addWidget(self.uncertainty)
         maps.addWidget(self.probabilities)
+        maps.addWidget(self.logits)
         maps.addStretch(1)
         options.addLayout(maps)
         options.addWidget(self.again)
@@ -400,6 +411,7 @@ class PredictPanel(Panel):
             "mirrors": self.mirrors.isChecked(),
             "uncertainty": self.uncertainty.isChecked(),
             "probabilities": self.probabilities.isChecked(),
+            "logits": self.logits.isChecked(),
         }
         if self.box.is_wanted:
             if (box := self.box.box) is None:
@@ -450,14 +462,18 @@ class PredictPanel(Panel):
             prediction = event.result
             self._labels.add(prediction.label_map, prediction.case_id, f"{name} box")
             maps = {f"probability of {key}": volume for key, volume in (prediction.probabilities or {}).items()}
+            maps |= {f"logits of {key}": volume for key, volume in (prediction.logits or {}).items()}
             if prediction.uncertainty is not None:
                 maps["uncertainty"] = prediction.uncertainty
             self._add_maps(prediction.case_id, name, maps)
         elif len(job.kwargs["cases"]) == 1 and job.kwargs["cases"][0].id == self.workspace.case_id:
             case_id = job.kwargs["cases"][0].id
             self._labels.show(case_id, event.result[0], name)
-            paths = sorted(event.result[0].parent.glob(f"{case_id}.[pu]*.nii.gz"))
-            if paths and (job.kwargs["uncertainty"] or job.kwargs["probabilities"]):
+            kinds = {"uncertainty": "uncertainty", "probabilities": "probability-*", "logits": "logits-*"}
+            wanted = [pattern for name, pattern in kinds.items() if job.kwargs[name]]
+            folder = event.result[0].parent
+            paths = [path for pattern in wanted for path in sorted(folder.glob(f"{escape(case_id)}.{pattern}.nii.gz"))]
+            if paths:
                 task = Job(
                     "Reading maps", "napari_seg3d.gui.tasks:read_volumes", {"paths": paths}, "thread", "maps", True
                 )
@@ -473,8 +489,10 @@ class PredictPanel(Panel):
             return
         for key, volume in maps.items():
             what = key.removeprefix(f"{case_id}.").removesuffix(".nii.gz").replace("-", " ")
-            layer = image_layer(volume, name=f"{name} {what}", case_id=case_id, display=Display(0.0, 1.0, 0.0, 1.0))
-            layer.colormap = "inferno"
+            signed = what.startswith("logits")
+            display = _signed_display(volume) if signed else Display(0.0, 1.0, 0.0, 1.0)
+            layer = image_layer(volume, name=f"{name} {what}", case_id=case_id, display=display)
+            layer.colormap = "PiYG" if signed else "inferno"
             layer.opacity = 0.6
             layer.visible = "uncertainty" in what
             self.viewer.add_layer(layer)
@@ -527,6 +545,15 @@ class PredictPanel(Panel):
 
     def _show_file(self, result: Result) -> None:
         self._labels.show(result.case_id, result.path, result.by or "prediction")
+
+
+def _signed_display(volume: Volume) -> Display:
+    """Contrast with 0 in its middle, as wide as most of what the network has looked at."""
+    size = np.abs(volume.data[::2, ::2, ::2])
+    looked_at = size[size < CERTAIN]
+    reach = max(1.0, float(np.percentile(looked_at, 99))) if looked_at.size else 1.0
+    widest = max(reach, float(size.max(initial=0)))
+    return Display(-reach, reach, -widest, widest)
 
 
 def _name_of_models(paths: Sequence[Path]) -> str:

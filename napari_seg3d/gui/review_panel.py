@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -30,7 +31,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..cases.case import Case
+from ..cases.labels import regions_for
+from ..comparison.baselines import BASELINE_DEFINITION, Baseline
 from ..comparison.difference import DIFFERENCE_TABLE, Disagreement
+from ..comparison.gallery import Material
 from ..comparison.surface import DEFINITIONS
 from ..errors import Seg3dError
 from ..events import Event, Finished
@@ -55,6 +60,8 @@ if TYPE_CHECKING:
 
     from ..comparison.report import LabelScores, Scores
     from ..volumes.geometry import Geometry
+    from ..volumes.volume import LabelMap, Volume
+    from .figures_window import FiguresWindow
     from .workspace import Workspace
 
 #: Milliseconds without a stroke after which distances are measured; overlap is counted at once.
@@ -81,6 +88,12 @@ class ReviewPanel(Panel):
         self._job: Job | None = None
         self._comparison: Comparison | None = None
         self._geometry: Geometry | None = None
+        self._truth_map: LabelMap | None = None
+        self._search: Job | None = None
+        #: What a threshold reaches, and for which case and truth that was found.
+        self._threshold: Baseline | None = None
+        self._threshold_of: tuple[str | None, Labels | None] = (None, None)
+        self._figures: FiguresWindow | None = None
         self._places: tuple[Disagreement, ...] = ()
         self._place = -1
         self._difference: Labels | None = None
@@ -141,6 +154,8 @@ class ReviewPanel(Panel):
         grid.addWidget(copy, 1, 2)
         self.body.addLayout(grid)
         self.body.addWidget(self._build_scores())
+        self._beside = quiet_label()
+        self.body.addWidget(self._beside)
         self._note = quiet_label()
         self.body.addWidget(self._note)
         self._build_difference()
@@ -213,7 +228,15 @@ class ReviewPanel(Panel):
         line.addWidget(self._where, 1)
         line.addWidget(self._back)
         line.addWidget(self._on)
-        self.body.addWidget(self._show_difference)
+        self._figures_button = QPushButton("Figures…")
+        self._figures_button.setToolTip(
+            "Slices, agreement, classes, a blind test and the confusion of classes, in a window of their own"
+        )
+        self._figures_button.clicked.connect(lambda _=False: self.show_figures())
+        first = QHBoxLayout()
+        first.addWidget(self._show_difference, 1)
+        first.addWidget(self._figures_button)
+        self.body.addLayout(first)
         self.body.addWidget(self._legend)
         self.body.addWidget(self._strip)
         self.body.addLayout(line)
@@ -297,6 +320,7 @@ class ReviewPanel(Panel):
         if self._job is not None:
             self.workspace.quick.drop(self._job)
             self._job = None
+        self._drop_search()
         if predicted is None or truth is None or predicted is truth:
             self._show(None)
             self._note.setText("Choose two labels layers to compare." if truth is None or predicted is None else "")
@@ -309,7 +333,9 @@ class ReviewPanel(Panel):
             self._show(None)
             self._note.setText(str(error))
             return
-        self._geometry = truth_map.geometry
+        self._geometry, self._truth_map = truth_map.geometry, truth_map
+        if self._threshold_of != (self.workspace.case_id, truth):
+            self._threshold = None
         case_id = self.workspace.case_id or truth.name
         kwargs = {"predicted": predicted_map, "truth": truth_map, "case": case_id, "surface": surface}
         self._job = Job("Comparing", "napari_seg3d.gui.tasks:compare_maps", kwargs, "thread", "compare", quick=True)
@@ -319,11 +345,86 @@ class ReviewPanel(Panel):
         if job is self._job and isinstance(event, Finished):
             self._job = None
             self._show(event.result)
+            if job.kwargs["surface"]:
+                self._search_threshold()
+        elif job is self._search and isinstance(event, Finished):
+            self._search = None
+            _, self._threshold = event.result
+            if self._comparison is not None:
+                self._show_baselines(self._comparison.scores)
 
     def _after_edit(self, layer: Layer) -> None:
         if layer in (self.predicted_layer, self.truth_layer):
+            if layer is self.truth_layer:
+                self._threshold = None
             self._compare(surface=False)
             self._idle.start()
+
+    # What is reached without learning
+
+    def _search_threshold(self) -> None:
+        """Look for the best threshold when nobody paints, once for each case and truth."""
+        case, truth_map = self.workspace.case, self._truth_map
+        if self._threshold is not None or case is None or truth_map is None or not truth_map.data.any():
+            return
+        if not case.geometry.same_grid(truth_map.geometry):
+            return
+        self._threshold_of = (self.workspace.case_id, self.truth_layer)
+        kwargs = {
+            "case": Case(case.id, case.modalities, truth_map),
+            "regions": regions_for(truth_map.table) or (),
+        }
+        task = "napari_seg3d.gui.figure_tasks:find_baselines"
+        self._search = Job("Looking for the best threshold", task, kwargs, "thread", "baselines", quick=True)
+        self.workspace.start(self._search)
+
+    def _drop_search(self) -> None:
+        if self._search is not None:
+            self.workspace.quick.drop(self._search)
+            self._search = None
+
+    def _show_baselines(self, scores: Scores) -> None:
+        if self._threshold is not None:
+            scores = scores.with_threshold(self._threshold)
+        found = scores.baselines if scores.by_label else ()
+        self._beside.setText(" · ".join(f"{each.name} {each.mean_dice:.2f}" for each in found))
+        how = [f"{name}: {words}" for name, words in found[-1].how.items()] if len(found) > 1 else []
+        self._beside.setToolTip("\n".join([BASELINE_DEFINITION, *how]))
+        self._beside.setVisible(bool(found))
+
+    # Figures
+
+    def show_figures(self) -> None:
+        """Open the window with the figures of what is compared."""
+        if self._figures is None:
+            # Only now: it is rarely wanted.
+            from .figures_window import FiguresWindow
+
+            self._figures = FiguresWindow(self.workspace, self.material, self)
+        self._figures.show()
+        self._figures.raise_()
+
+    def material(self) -> Material | None:
+        """Return copies of what is compared, with the images of the open case, for figures.
+
+        Raises
+        ------
+        LabelError, GeometryError
+            If a layer cannot be turned into a label map.
+        """
+        predicted, truth = self.predicted_layer, self.truth_layer
+        maps = [None if layer is None else snapshot(layer) for layer in (predicted, truth)]
+        grid = next((label_map.geometry for label_map in maps if label_map is not None), None)
+        case = self.workspace.case
+        images: dict[str, Volume] = {}
+        if case is not None and (grid is None or case.geometry.same_grid(grid)):
+            images = {name: replace(volume, name=name) for name, volume in case.modalities.items()}
+        if grid is None and not images:
+            return None
+        table = next((label_map.table for label_map in (maps[1], maps[0]) if label_map is not None), None)
+        regions = (regions_for(table) if table is not None else None) or ()
+        name = self.workspace.case_id or (truth.name if truth is not None else "")
+        return Material(name, maps[0], maps[1], images, regions)
 
     # Showing
 
@@ -340,7 +441,10 @@ class ReviewPanel(Panel):
             self._on,
         ):
             widget.setVisible(shown)
+        if self._figures is not None:
+            self._figures.refresh()
         if comparison is None or self._geometry is None:
+            self._beside.setVisible(False)
             self._remove_difference()
             return
         self._show_scores(comparison.scores)
@@ -368,6 +472,7 @@ class ReviewPanel(Panel):
         header = self._scores.horizontalHeader().sizeHint().height()
         self._scores.setFixedHeight(header + 22 * self._scores.rowCount() + 4)
         self._scores.setToolTip(DEFINITIONS)
+        self._show_baselines(scores)
         absent = [score.name for score in rows if score.absent]
         notes = [*scores.notes]
         if absent:
