@@ -36,7 +36,7 @@ KEY = "seg3d"
 #: Order of the layer axes (slices, rows, columns) that shows each plane.
 PLANES: Mapping[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 
-Role = Literal["image", "truth", "prediction", "difference"]
+Role = Literal["image", "truth", "prediction", "difference", "patch"]
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,8 @@ class ReviewPanel(Panel):
     # Which layers
 
     def _list_layers(self) -> None:
-        layers = [layer for layer in self.viewer.layers if isinstance(layer, Labels) and _role(layer) != "difference"]
+        all_labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
+        layers = [layer for layer in all_labels if _role(layer) not in ("difference", "patch")]
         before = (self.predicted_layer, self.truth_layer)
         predictions = [layer for layer in layers if _role(layer) != "truth"]
         truths = [layer for layer in layers if _role(layer) == "truth"]
@@ -307,7 +308,7 @@ class ReviewPanel(Panel):
     def _adopt(self, layer: Labels) -> None:
         """Let a layer of the user's stand on the grid of the shown images."""
         if origin_or_none(layer) is None:
-            images = [other for other in self.viewer.layers if isinstance(other, Image) and origin_or_none(other)]
+            images = [other for other in self.viewer.layers if isinstance(other, Image) and _role(other) == "image"]
             if images:
                 adopt(layer, images[0])
                 self._view.watch(layer)

@@ -23,6 +23,7 @@ from .forms import SettingsForm
 from .labels_from_file import LabelsFromFile
 from .navigate import show_page
 from .planning import Choices, Proposal
+from .preview import PatchPreview, Wanted
 from .run_view import RunEntry, RunView
 from .train_choices import ChoicesWidget, SplitChoice, SplitWidget
 from .widgets import EmptyState, MainButton, Panel, Section, duration, listen, quiet_label
@@ -108,7 +109,8 @@ class TrainPanel(Panel):
         self._form_fold = Section("More settings", tooltip="Change single settings of the plan")
         self._form_fold.body.addWidget(self.form)
         self._new = Section("New training", open_=True, tooltip="What to train on and how")
-        for part in (self.split, self.choices, self._plan_fold, self._form_fold):
+        self.preview = PatchPreview(workspace, viewer, self._patches_wanted)
+        for part in (self.split, self.choices, self._plan_fold, self.preview, self._form_fold):
             self._new.body.addWidget(part)
         self.start_button = MainButton("Start", "Train with this plan; the window stays usable")
         self.pause_button = QPushButton("Pause")
@@ -430,6 +432,13 @@ class TrainPanel(Panel):
         self.split.setEnabled(training is None)
         self.choices.setEnabled(training is None)
         self.form.setEnabled(training is None and self._proposal is not None)
+        self.preview.plan_changed()
+
+    def _patches_wanted(self) -> Wanted | None:
+        """Return the plan and the cases of which a training patch can be shown."""
+        if self._proposal is None or self._proposal.problem or self._split is None:
+            return None
+        return Wanted(self._proposal.plan, self._cases(self._split.train))
 
     def _why_no_start(self) -> str:
         if self._training() is not None:
