@@ -623,6 +623,10 @@ def test_events_in_words() -> None:
     assert in_words(Progress("Predicting", 0.25, 1)) == "Predicting 25%"
     assert in_words(Progress("Reading", 3)) == "Reading"
     assert in_words(Step(12, 1, 0.5, 1e-3, 3.0, 8.2)) == "epoch 2 · step 12 · loss 0.500 · 8 s left"
+    judged = {"D loss": 0.21, "D accuracy": 0.85, "D updated": 0.0, "G loss": 2.5}
+    assert in_words(Step(12, 1, 2.5, 1e-3, 3.0, 8.2, None, judged)) == (
+        "epoch 2 · step 12 · loss 2.500 · 8 s left · D loss 0.210 · D accuracy 85 % · D rested · G loss 2.500"
+    )
     assert in_words(EpochDone(2, 5, 0.25, 1e-3, 20, 9.0, 10.0)) == "epoch 2 of 5 done · loss 0.250 · 10 s left"
     assert in_words(_validated()) == "epoch 3 validated · mean Dice 0.375 (core 0.500, rim 0.250) · best so far"
     assert in_words(Saved(Path("x"), "model")) == ""

@@ -6,13 +6,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
 from ..errors import Seg3dError
-from ..events import EpochDone, Event, Failed, Finished, Progress, Step, Validated, Warned
+from ..events import EpochDone, Event, Failed, Finished, Progress, Step, Validated, Warned, details_in_words
 
 #: A terminal's line is rewritten at most this often; without a terminal a line is written at most this often.
 _REWRITE_S, _SPARSE_S = 0.1, 10.0
@@ -164,15 +164,21 @@ def in_words(event: Event) -> str:
         case Progress(what, done, total, left):
             share = "" if not total else f" {done:.0f}/{total:.0f}" if total > 1 else f" {done / total:.0%}"
             return f"{what}{share}{_left(left)}"
-        case Step(step=step, epoch=epoch, loss=loss, seconds_left=left):
-            return f"epoch {epoch + 1} · step {step} · loss {loss:.3f}{_left(left)}"
-        case EpochDone(epoch=epoch, epochs=epochs, loss=loss, seconds_left=left):
+        case Step(step=step, epoch=epoch, loss=loss, seconds_left=left, details=details):
+            # The time left stands in front of what a narrow terminal may cut off.
+            return f"epoch {epoch + 1} · step {step} · loss {loss:.3f}{_left(left)}{_details(details)}"
+        case EpochDone(epoch=epoch, epochs=epochs, loss=loss, seconds_left=left, details=details):
             of = "" if epochs is None else f" of {epochs}"
-            return f"epoch {epoch}{of} done · loss {loss:.3f}{_left(left)}"
-        case Validated(dice=dice, mean_dice=mean, epoch=epoch, best=best):
+            return f"epoch {epoch}{of} done · loss {loss:.3f}{_left(left)}{_details(details)}"
+        case Validated(dice=dice, mean_dice=mean, epoch=epoch, best=best, loss=loss):
             parts = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
-            return f"epoch {epoch} validated · mean Dice {mean:.3f} ({parts}){' · best so far' if best else ''}"
+            also = "" if loss is None else f" · loss {loss:.3f}"
+            return f"epoch {epoch} validated · mean Dice {mean:.3f} ({parts}){also}{' · best so far' if best else ''}"
     return ""
+
+
+def _details(details: Mapping[str, float]) -> str:
+    return f" · {details_in_words(details)}" if details else ""
 
 
 def _left(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Live curves of a training: the loss above, Dice of every class below, in napari's colours.
+"""Live curves of a training: losses above, Dice of every class below, then what a discriminator says.
 
 Events come in as fast as the training makes them and are kept in bounded memory; the picture follows at most twice a
 second (see `pacer`), so that drawing never competes with the training or the viewer.
@@ -19,7 +19,7 @@ from qtpy.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
-from ..events import EpochDone, Event, Step, Validated
+from ..events import SHARES, EpochDone, Event, Step, Validated
 from .pacer import Pacer
 from .widgets import theme_colour
 
@@ -29,6 +29,9 @@ import pyqtgraph as pg
 
 #: Longest series that is kept; a longer one is thinned by joining neighbours.
 POINTS = 2000
+
+#: Of the lines of a discriminator's plot, one after the other; made readable on the theme's ground.
+_DETAIL_COLOURS = ("#e15759", "#edc948", "#59a14f", "#4e79a7", "#b07aa1", "#76b7b2")
 
 Axis = Literal["epochs", "minutes"]
 
@@ -97,19 +100,26 @@ class TrainingCurves:
     steps_per_epoch: float = 50.0
     step_loss: Series = field(default_factory=Series)
     loss: Series = field(default_factory=Series)
+    validation_loss: Series = field(default_factory=Series)
     mean_dice: Series = field(default_factory=Series)
     dice: dict[str, Series] = field(default_factory=dict)
+    training_dice: dict[str, Series] = field(default_factory=dict)
+    details: dict[str, Series] = field(default_factory=dict)
     best: tuple[float, float, float] | None = None
 
     def add(self, event: Event) -> bool:
         """Take an event in; return whether there is something new to draw."""
         if isinstance(event, Step):
             # Single steps lead up to the end of their epoch.
-            self.step_loss.add(event.step / self.steps_per_epoch, event.elapsed_s / 60, event.loss)
+            self.step_loss.add(event.step / self.steps_per_epoch, event.elapsed_s / 60, event.segmentation_loss)
         elif isinstance(event, EpochDone):
             if not len(self.loss):
                 self.steps_per_epoch = event.steps / event.epoch
-            self.loss.add(event.epoch, event.elapsed_s / 60, event.loss)
+            place = (float(event.epoch), event.elapsed_s / 60)
+            self.loss.add(*place, event.segmentation_loss)
+            for kept, values in ((self.training_dice, event.dice), (self.details, event.details)):
+                for name, value in values.items():
+                    kept.setdefault(name, Series()).add(*place, value)
         elif isinstance(event, Validated):
             self._add_validation(event)
         else:
@@ -119,6 +129,8 @@ class TrainingCurves:
     def _add_validation(self, event: Validated) -> None:
         place = (float(event.epoch), event.elapsed_s / 60)
         self.mean_dice.add(*place, event.mean_dice)
+        if event.loss is not None:
+            self.validation_loss.add(*place, event.loss)
         for name, value in event.dice.items():
             self.dice.setdefault(name, Series()).add(*place, value)
         if event.best:
@@ -133,13 +145,15 @@ class Colours:
     text: str
     quiet: str
     accent: str
+    second: str
 
 
 def theme_colours() -> Colours:
     """Return the colours of the theme that napari shows now."""
     background, text, quiet = (QColor(theme_colour(name)).name() for name in ("foreground", "text", "icon"))
-    accent = "#6f8df5" if _luminance(QColor(background)) < _luminance(QColor(text)) else "#2f55c8"
-    return Colours(background, text, quiet, accent)
+    is_dark = _luminance(QColor(background)) < _luminance(QColor(text))
+    accent, second = ("#6f8df5", "#f08a5d") if is_dark else ("#2f55c8", "#c0501e")
+    return Colours(background, text, quiet, accent, second)
 
 
 def readable(color: str, background: str) -> str:
@@ -167,7 +181,7 @@ def _luminance(color: QColor) -> float:
 
 
 class CurvesView(QWidget):
-    """Two plots with one horizontal axis, a legend that shows the values, and the values under the mouse.
+    """Plots with one horizontal axis, a legend that shows the values, and the values under the mouse.
 
     Parameters
     ----------
@@ -190,14 +204,21 @@ class CurvesView(QWidget):
         self._axis_box.addItems(["epochs", "minutes"])
         self._axis_box.setToolTip("Draw along rounds of training or along time")
         self._axis_box.currentTextChanged.connect(self.set_axis)
-        self._dice_legend = _line_of_text("Mean hard Dice over whole validation cases; 1 is perfect")
+        self._dice_legend = _line_of_text(
+            "Mean hard Dice over whole validation cases; 1 is perfect. Dotted lines: soft Dice of training patches"
+        )
+        self._detail_legend = _line_of_text(
+            "Generator (G) and discriminator (D): mean over each epoch. Accuracy is the share of the discriminator's "
+            "answers that were right; dashed lines are shares, with their scale on the right"
+        )
         self._plots = _Plots()
         self._plots.setMinimumSize(200, 220)
         self._plots.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self._plots.setAccessibleName("Curves of loss and Dice")
         self._loss_plot = self._plots.addPlot(row=0, col=0, axisItems={"bottom": _WholeNumbers("bottom")})
         self._dice_plot = self._plots.addPlot(row=1, col=0, axisItems={"bottom": _WholeNumbers("bottom")})
-        # The lower plot bears the labels of the axis for both.
+        self._detail_plot = pg.PlotItem(axisItems={"bottom": _WholeNumbers("bottom")})
+        # The lowest plot bears the labels of the axis for all.
         self._plots.ci.layout.setRowStretchFactor(0, 4)
         self._plots.ci.layout.setRowStretchFactor(1, 5)
         self._set_up_plots()
@@ -211,33 +232,49 @@ class CurvesView(QWidget):
         layout.addLayout(top)
         layout.addWidget(self._plots, 1)
         layout.addWidget(self._dice_legend)
+        layout.addWidget(self._detail_legend)
         self._paint()
         self._draw()
         self._is_built = True
 
     def _set_up_plots(self) -> None:
-        for plot in (self._loss_plot, self._dice_plot):
+        for plot in self._all_plots:
             plot.setMenuEnabled(False)
             plot.hideButtons()
             # The page scrolls with the wheel; the axes fit themselves.
             plot.setMouseEnabled(x=False, y=False)
             plot.showGrid(x=True, y=True, alpha=0.15)
-            for side in ("left", "bottom"):
+            for side in ("left", "bottom", "right"):
                 plot.getAxis(side).enableAutoSIPrefix(False)
             plot.getAxis("left").setWidth(46)
         self._dice_plot.setXLink(self._loss_plot)
+        self._detail_plot.setXLink(self._loss_plot)
         self._dice_plot.setYRange(0, 1, padding=0.02)
         self._loss_plot.setLabel("left", "loss")
         self._dice_plot.setLabel("left", "Dice")
+        self._detail_plot.setLabel("left", "G and D")
+        # Shares have a scale of their own, or the generator's loss would press them flat.
+        self._shares = pg.ViewBox(enableMenu=False)
+        self._shares.setParentItem(self._detail_plot)
+        self._shares.setMouseEnabled(x=False, y=False)
+        self._shares.setXLink(self._detail_plot)
+        self._shares.setYRange(0, 1, padding=0.02)
+        self._detail_plot.vb.sigResized.connect(lambda: self._shares.setGeometry(self._detail_plot.vb.geometry()))
+        for plot in self._all_plots:
+            plot.getAxis("right").setWidth(30)
+        self._detail_plot.getAxis("right").linkToView(self._shares)
         self._loss_plot.getAxis("bottom").setStyle(showValues=False)
         self._step_line = self._loss_plot.plot([], [])
         self._loss_line = self._loss_plot.plot([], [])
+        self._validation_line = self._loss_plot.plot([], [], symbol="o", symbolSize=4, symbolPen=None)
         self._mean_line = self._dice_plot.plot([], [])
         self._best_mark = pg.ScatterPlotItem(size=12, symbol="star")
         self._dice_plot.addItem(self._best_mark)
         self._dice_lines: dict[str, Any] = {}
-        self._cursors = [pg.InfiniteLine(angle=90, movable=False) for _ in range(2)]
-        for plot, cursor in zip((self._loss_plot, self._dice_plot), self._cursors, strict=True):
+        self._training_lines: dict[str, Any] = {}
+        self._detail_lines: dict[str, Any] = {}
+        self._cursors = [pg.InfiniteLine(angle=90, movable=False) for _ in self._all_plots]
+        for plot, cursor in zip(self._all_plots, self._cursors, strict=True):
             plot.addItem(cursor, ignoreBounds=True)
             cursor.setVisible(False)
         self._plots.scene().sigMouseMoved.connect(self._mouse_moved)
@@ -255,14 +292,16 @@ class CurvesView(QWidget):
         self._colours = colours = theme_colours()
         self._plots.setBackground(colours.background)
         axis = pg.mkPen(colours.quiet, width=1)
-        for plot in (self._loss_plot, self._dice_plot):
-            for side in ("left", "bottom"):
+        for plot in self._all_plots:
+            for side in ("left", "bottom", "right"):
                 plot.getAxis(side).setPen(axis)
                 plot.getAxis(side).setTextPen(colours.text)
         faint = QColor(colours.accent)
         faint.setAlpha(130)
         self._step_line.setPen(pg.mkPen(faint, width=1))
         self._loss_line.setPen(pg.mkPen(colours.accent, width=2))
+        self._validation_line.setPen(pg.mkPen(colours.second, width=2))
+        self._validation_line.setSymbolBrush(colours.second)
         self._mean_line.setPen(pg.mkPen(colours.text, width=2, style=Qt.PenStyle.DashLine))
         self._best_mark.setPen(pg.mkPen(colours.background))
         self._best_mark.setBrush(pg.mkBrush(colours.text))
@@ -271,6 +310,25 @@ class CurvesView(QWidget):
         for name, line in self._dice_lines.items():
             line.setPen(pg.mkPen(self._colour(name), width=2))
             line.setSymbolBrush(self._colour(name))
+        for name, line in self._training_lines.items():
+            line.setPen(self._training_pen(name))
+        for name, line in self._detail_lines.items():
+            line.setPen(self._detail_pen(name))
+
+    @property
+    def _all_plots(self) -> tuple[Any, ...]:
+        return self._loss_plot, self._dice_plot, self._detail_plot
+
+    def _training_pen(self, name: str) -> Any:
+        return pg.mkPen(self._colour(name), width=1, style=Qt.PenStyle.DotLine)
+
+    def _detail_pen(self, name: str) -> Any:
+        style = Qt.PenStyle.DashLine if name in SHARES else Qt.PenStyle.SolidLine
+        return pg.mkPen(self._detail_colour(name), width=1.5, style=style)
+
+    def _detail_colour(self, name: str) -> str:
+        index = list(self._curves.details).index(name)
+        return readable(_DETAIL_COLOURS[index % len(_DETAIL_COLOURS)], self._colours.background)
 
     def _colour(self, name: str) -> str:
         return readable(self._label_colours.get(name, self._colours.accent), self._colours.background)
@@ -279,9 +337,16 @@ class CurvesView(QWidget):
         """Forget the curves; `label_colours` maps the names of the classes to come to ``#rrggbb``."""
         self._curves = TrainingCurves(steps_per_epoch)
         self._label_colours = dict(label_colours or {})
-        for line in self._dice_lines.values():
-            self._dice_plot.removeItem(line)
-        self._dice_lines = {}
+        for plot, lines in (
+            (self._dice_plot, self._dice_lines),
+            (self._dice_plot, self._training_lines),
+        ):
+            for line in lines.values():
+                plot.removeItem(line)
+            lines.clear()
+        for name, line in self._detail_lines.items():
+            (self._shares if name in SHARES else self._detail_plot).removeItem(line)
+        self._detail_lines.clear()
         self._place = None
         self._draw()
 
@@ -325,7 +390,12 @@ class CurvesView(QWidget):
         ends, losses = curves.loss.along(self._axis)
         # The mean over a round stands in the middle of it, so that it lies on the line of its steps.
         self._loss_line.setData(ends - np.diff(ends, prepend=0.0) / 2, losses)
+        self._validation_line.setData(*curves.validation_loss.along(self._axis))
         self._mean_line.setData(*curves.mean_dice.along(self._axis))
+        for name, series in curves.training_dice.items():
+            if name not in self._training_lines:
+                self._training_lines[name] = self._dice_plot.plot([], [], pen=self._training_pen(name))
+            self._training_lines[name].setData(*series.along(self._axis))
         for name, series in curves.dice.items():
             if name not in self._dice_lines:
                 pen, brush = pg.mkPen(self._colour(name), width=2), pg.mkBrush(self._colour(name))
@@ -336,11 +406,39 @@ class CurvesView(QWidget):
             self._dice_lines[name].setSymbol("o" if len(places) <= 60 else None)
         best = curves.best
         self._best_mark.setData(*([], []) if best is None else ([best[0 if self._axis == "epochs" else 1]], [best[2]]))
-        self._dice_plot.setLabel("bottom", "epoch" if self._axis == "epochs" else "time (min)")
+        self._draw_details()
         self._read()
 
+    def _draw_details(self) -> None:
+        curves = self._curves
+        there, wanted = self._detail_plot in self._plots.ci.items, bool(curves.details)
+        if wanted and not there:
+            self._plots.addItem(self._detail_plot, row=2, col=0)
+            self._plots.ci.layout.setRowStretchFactor(2, 4)
+            self._plots.setMinimumHeight(320)
+            for plot in self._all_plots:  # all, so that their horizontal axes stay in line
+                plot.showAxis("right")
+                plot.getAxis("right").setStyle(showValues=plot is self._detail_plot)
+        elif there and not wanted:
+            self._plots.removeItem(self._detail_plot)
+            self._plots.setMinimumHeight(220)
+            for plot in self._all_plots:
+                plot.hideAxis("right")
+        self._detail_legend.setVisible(wanted)
+        for name, series in curves.details.items():
+            if name not in self._detail_lines:
+                self._detail_lines[name] = pg.PlotDataItem([], [], pen=self._detail_pen(name))
+                (self._shares if name in SHARES else self._detail_plot).addItem(self._detail_lines[name])
+            self._detail_lines[name].setData(*series.along(self._axis))
+        lowest = self._detail_plot if wanted else self._dice_plot
+        self._dice_plot.getAxis("bottom").setStyle(showValues=not wanted)
+        self._dice_plot.setLabel("bottom", "")
+        lowest.setLabel("bottom", "epoch" if self._axis == "epochs" else "time (min)")
+        self._dice_plot.showLabel("bottom", not wanted)
+
     def _mouse_moved(self, where: QPointF) -> None:
-        plot = next((p for p in (self._loss_plot, self._dice_plot) if p.sceneBoundingRect().contains(where)), None)
+        shown = (plot for plot in self._all_plots if plot.scene() is not None)
+        plot = next((plot for plot in shown if plot.sceneBoundingRect().contains(where)), None)
         self._place = None if plot is None or self.is_empty else plot.vb.mapSceneToView(where).x()
         self._read()
 
@@ -359,6 +457,7 @@ class CurvesView(QWidget):
         if self.is_empty:
             self._reading.setText("The curves appear with the first step.")
             self._dice_legend.setText("")
+            self._detail_legend.setText("")
             return
         loss = self._curves.loss if len(self._curves.loss) else self._curves.step_loss
         mark = f'<span style="color:{self._colours.accent}">━</span>'
@@ -366,9 +465,29 @@ class CurvesView(QWidget):
             self._reading.setText("")
         else:
             self._reading.setText(
-                f"{mark} loss <b>{loss.values[at]:.3f}</b> · epoch {loss.epochs[at]:.0f} · {loss.minutes[at]:.1f} min"
+                f"{mark} loss <b>{loss.values[at]:.3f}</b>{self._validation_words()} · epoch {loss.epochs[at]:.0f} · "
+                f"{loss.minutes[at]:.1f} min"
             )
         self._dice_legend.setText(self._legend())
+        self._detail_legend.setText(self._details_in_words())
+
+    def _validation_words(self) -> str:
+        series = self._curves.validation_loss
+        if (at := self._at(series)) is None:
+            return ""
+        mark = f'<span style="color:{self._colours.second}">━</span>'
+        return f" {mark}&nbsp;validation&nbsp;<b>{series.values[at]:.3f}</b>"
+
+    def _details_in_words(self) -> str:
+        parts = []
+        for name, series in self._curves.details.items():
+            if (at := self._at(series)) is not None:
+                dash = "╌" if name in SHARES else "━"
+                parts.append(
+                    f'<span style="color:{self._detail_colour(name)}">{dash}</span>&nbsp;'
+                    f"{escape(name).replace(' ', '&nbsp;')}&nbsp;<b>{series.values[at]:.2f}</b>"
+                )
+        return "&nbsp;&nbsp; ".join(parts)
 
     def _at(self, series: Series) -> int | None:
         if self._place is None:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QUrl, Signal
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from ..errors import Seg3dError
-from ..events import EpochDone, Event, Progress, Step, Validated
+from ..events import EpochDone, Event, Progress, Step, Validated, details_in_words
 from ..model.plan import Plan
 from ..training.cross_validation import is_cross_validation, read_cross_validation
-from ..training.run import RunFacts, RunFolder, list_runs, read_history, run_name
+from ..training.run import RunFacts, RunFolder, list_runs, looks_overfitted, read_history, run_name
+from ..training.tracking import TENSORBOARD, command
 from .curves import CurvesView
 from .editors import WheelGuard, combo
 from .widgets import duration, quiet_label
@@ -106,6 +108,14 @@ class RunView(QWidget):
         self._box = combo("The training whose curves are shown; earlier ones of this project are in the list")
         self._box.activated.connect(lambda index: self.show_run(self._box.itemData(index)))
         self._status = quiet_label()
+        self._history: dict[tuple[type[Event], int], EpochDone | Validated] = {}
+        self._hint = quiet_label("The validation loss rises while the training loss falls: it may be over-fitting.")
+        self._hint.setToolTip(
+            "The network begins to learn the training cases by heart. The best model so far is kept all the same. "
+            "More cases, stronger augmentation or a smaller network help; so does stopping here."
+        )
+        self._hint.hide()
+        self._board = self._tensorboard_button()
         self.curves = CurvesView()
         self.curves.about_to_draw.connect(self._say_status)
         self._case = combo("Validation case; its newest prediction by this run is shown beside the truth")
@@ -119,6 +129,9 @@ class RunView(QWidget):
         self._compare.setToolTip("All runs side by side in a window of their own: Dice by label, differences by case")
         self._compare.clicked.connect(self.comparison_wanted.emit)
         top.addWidget(self._compare)
+        standing = QHBoxLayout()
+        standing.addWidget(self._status, 1)
+        standing.addWidget(self._board)
         looking = QHBoxLayout()
         looking.addWidget(self._case, 1)
         looking.addWidget(self._look)
@@ -126,7 +139,8 @@ class RunView(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addLayout(top)
-        layout.addWidget(self._status)
+        layout.addLayout(standing)
+        layout.addWidget(self._hint)
         layout.addWidget(self.curves, 1)
         layout.addLayout(looking)
         self._guard = WheelGuard(self)
@@ -167,6 +181,7 @@ class RunView(QWidget):
         """Show a run's curves so far."""
         self._shown = folder
         self._newest = None
+        self._history = {}
         entry = self.entry
         if entry is None:
             self.curves.clear()
@@ -174,7 +189,9 @@ class RunView(QWidget):
             self._box.setCurrentIndex(self._entries.index(entry))
             try:
                 plan = RunFolder.open(entry.folder).plan
-                self.curves.show_history(read_history(entry.folder), output_colours(plan), plan.steps_per_epoch)
+                history = read_history(entry.folder)
+                self._history = {(type(event), event.epoch): event for event in history}
+                self.curves.show_history(history, output_colours(plan), plan.steps_per_epoch)
             except Seg3dError as error:
                 self.curves.clear()
                 self._status.setText(str(error))
@@ -186,8 +203,14 @@ class RunView(QWidget):
         if run != self._shown:
             return
         self.curves.add(event)
+        if isinstance(event, EpochDone | Validated):
+            key = (type(event), event.epoch)
+            self._history.pop(key, None)  # a round that was gone through again
+            self._history[key] = event
+            self._board.setEnabled(True)
         if isinstance(event, Validated):
             self._enable_look(True)
+            self._hint_at_overfitting()
         if isinstance(event, Step | EpochDone | Progress):
             self._newest = event
             self.curves.touch()
@@ -202,7 +225,9 @@ class RunView(QWidget):
         else:
             epoch = event.epoch + 1 if isinstance(event, Step) else event.epoch
             step = event.step if isinstance(event, Step) else event.steps
-            parts = [f"epoch {epoch}", f"step {step}"]
+            parts = [f"epoch {epoch}", f"step {step}", f"loss {event.loss:.3f}"]
+            if event.details:
+                parts.append(details_in_words(event.details))
         if event.seconds_left is not None:
             parts.append(f"{duration(event.seconds_left)} left")
         entry = self.entry
@@ -211,6 +236,31 @@ class RunView(QWidget):
         if isinstance(event, Step) and event.memory_mb is not None:
             parts.append(memory_in_words(event.memory_mb))
         self._status.setText(" · ".join(parts))
+
+    def _hint_at_overfitting(self) -> None:
+        self._hint.setVisible(looks_overfitted(list(self._history.values())))
+
+    def _tensorboard_button(self) -> QToolButton:
+        button = QToolButton()
+        button.setText("TensorBoard")
+        button.setToolTip(
+            "The run keeps its curves as TensorBoard files too: copy the command that shows them in a browser (after "
+            "pip install tensorboard), or open their folder"
+        )
+        menu = QMenu(button)
+        menu.addAction("Copy command", self._copy_command)
+        menu.addAction("Open folder", self._open_folder)
+        button.setMenu(menu)
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        return button
+
+    def _copy_command(self) -> None:
+        if self._shown is not None:
+            QApplication.clipboard().setText(command(self._shown))
+
+    def _open_folder(self) -> None:
+        if self._shown is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._shown / TENSORBOARD)))
 
     def _show_facts(self) -> None:
         entry = self.entry
@@ -221,6 +271,9 @@ class RunView(QWidget):
         self._case.setVisible(bool(cases))
         self._look.setVisible(bool(cases))
         self._enable_look(entry is not None and any((entry.folder / "validation").glob("*.nii*")))
+        self._board.setVisible(entry is not None)
+        self._board.setEnabled(entry is not None and (entry.folder / TENSORBOARD).is_dir())
+        self._hint_at_overfitting()
         if entry is None:
             self._status.setText("")
         elif entry.state != "running":

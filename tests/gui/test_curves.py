@@ -64,6 +64,53 @@ def test_the_mean_of_an_epoch_is_drawn_on_the_line_of_its_steps(view):
     assert view._loss_line.getData()[0].tolist() == [0.5, 1.5, 2.5, 3.5]
 
 
+def judged(epochs):
+    for epoch in range(1, epochs + 1):
+        told = {
+            "D loss": 0.25,
+            "D accuracy": epoch / 10,
+            "D updated": 0.5,
+            "G loss": 5 / epoch,
+            "voxel loss": 1 / epoch,
+        }
+        yield EpochDone(epoch, epochs, 5 / epoch, 1e-3, epoch * 10, epoch * 60.0, None, {"anterior": epoch / 10}, told)
+        yield Validated(epoch, epoch * 10, {"anterior": 0.5}, 0.5, {}, False, epoch * 60.0, 2 / epoch)
+
+
+def test_training_and_validation_are_drawn_together(view):
+    view.show_history(judged(4), COLOURS)
+    # Of a generator's loss only the part that validation measures too.
+    assert view._loss_line.getData()[1].tolist() == [1, 1 / 2, 1 / 3, 1 / 4]
+    assert view._validation_line.getData()[1].tolist() == [2, 1, 2 / 3, 1 / 2]
+    assert view._training_lines["anterior"].getData()[1].tolist() == [0.1, 0.2, 0.3, 0.4]
+    colours = {
+        line.opts["pen"].color().name() for line in (view._training_lines["anterior"], view._dice_lines["anterior"])
+    }
+    assert len(colours) == 1
+    assert "validation&nbsp;<b>0.500</b>" in view._reading.text()
+
+
+def test_a_discriminator_has_a_plot_of_its_own_that_goes_with_it(view, qtbot):
+    view.resize(380, 480)
+    view.show_history(judged(4), COLOURS)
+    view.show()
+    qtbot.waitExposed(view)
+    assert set(view._detail_lines) == {"D loss", "D accuracy", "D updated", "G loss", "voxel loss"}
+    assert view._detail_lines["D accuracy"] in view._shares.addedItems
+    assert view._detail_lines["G loss"] in view._detail_plot.items
+    assert "D&nbsp;accuracy&nbsp;<b>0.40</b>" in view._detail_legend.text()
+    box = view._detail_plot.vb
+    qtbot.waitUntil(lambda: 3.9 < box.viewRange()[0][1] < 4.5)
+    view._mouse_moved(QPointF(box.mapViewToScene(QPointF(2.0, 1.0))))
+    assert "D&nbsp;accuracy&nbsp;<b>0.20</b>" in view._detail_legend.text()
+    view.show_history(training(4), COLOURS)
+    assert not view._detail_lines
+    assert not view._detail_legend.isVisible()
+    assert view._detail_plot not in view._plots.ci.items
+    view.show_history(judged(2), COLOURS)
+    assert view._detail_plot in view._plots.ci.items
+
+
 def test_other_events_change_nothing():
     assert not TrainingCurves().add(Saved("x", "model"))
 

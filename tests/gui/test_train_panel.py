@@ -13,7 +13,7 @@ import pytest
 
 from napari_seg3d.cases.dataset import Split, open_dataset
 from napari_seg3d.errors import DatasetError
-from napari_seg3d.events import EpochDone, Finished, Step, result_of
+from napari_seg3d.events import EpochDone, Finished, Step, Validated, result_of
 from napari_seg3d.gui.labels_from_file import LabelsFromFile
 from napari_seg3d.gui.layers import origin_of
 from napari_seg3d.gui.planning import Choices, propose
@@ -170,11 +170,55 @@ def test_an_earlier_run_shows_its_curves_and_a_running_one_how_it_stands(trained
     view.show()
     view.take(runs / "tiny", Step(5, 2, 0.7, 1e-3, 3.0, 125.0, 2048.0))
     qtbot.waitUntil(lambda: "step 5" in view._status.text())
-    assert view._status.text().startswith("epoch 3 · step 5 · 2 min left · CPU")
+    assert view._status.text().startswith("epoch 3 · step 5 · loss 0.700 · 2 min left · CPU")
     assert view._status.text().endswith("2.0 GB")
     with qtbot.waitSignal(view.validation_wanted) as wanted:
         view._look.click()
     assert wanted.args == [runs / "tiny", "case2"]
+
+
+def test_a_running_one_tells_what_the_discriminator_says(trained_study, qtbot):
+    runs = trained_study.with_name("study-seg3d") / "runs"
+    view = RunView()
+    qtbot.addWidget(view)
+    view.refresh(runs, runs / "tiny")
+    view.show()
+    told = {"D loss": 0.2, "D accuracy": 0.75, "D updated": 1.0, "G loss": 3.1, "voxel loss": 0.5}
+    view.take(runs / "tiny", Step(5, 2, 3.1, 1e-3, 3.0, 125.0, 2048.0, told))
+    qtbot.waitUntil(lambda: "step 5" in view._status.text())
+    assert view._status.text().startswith(
+        "epoch 3 · step 5 · loss 3.100 · D loss 0.200 · D accuracy 75 % · D updated · G loss 3.100 · "
+        "voxel loss 0.500 · 2 min left"
+    )
+
+
+def test_parting_losses_are_hinted_at(trained_study, qtbot):
+    runs = trained_study.with_name("study-seg3d") / "runs"
+    view = RunView()
+    qtbot.addWidget(view)
+    view.refresh(runs, runs / "tiny")
+    view.show()
+    assert not view._hint.isVisible()
+    for epoch in range(1, 12):
+        view.take(runs / "tiny", EpochDone(epoch, 12, 1 / epoch, 1e-3, 2 * epoch, float(epoch)))
+        loss = 0.4 + abs(epoch - 4) / 20
+        view.take(runs / "tiny", Validated(epoch, 2 * epoch, {}, 0.5, {}, False, float(epoch), loss))
+    assert view._hint.isVisible()
+    view.show_run(runs / "tiny")
+    assert not view._hint.isVisible()
+
+
+def test_the_tensorboard_command_can_be_copied(trained_study, qtbot):
+    from qtpy.QtWidgets import QApplication
+
+    runs = trained_study.with_name("study-seg3d") / "runs"
+    view = RunView()
+    qtbot.addWidget(view)
+    view.refresh(runs, None)
+    assert view._board.isEnabled()
+    view._board.menu().actions()[0].trigger()
+    assert QApplication.clipboard().text() == f'tensorboard --logdir "{runs / "tiny" / "tensorboard"}"'
+    assert list((runs / "tiny" / "tensorboard").iterdir())
 
 
 def test_memory_has_a_unit():
