@@ -27,6 +27,10 @@ class DatasetError(Seg3dError, ValueError):
     """A folder holds no cases, or its files do not fit together."""
 
 
+class CorrectionError(Seg3dError, ValueError):
+    """An edit of a label map cannot be made as asked: a length, a place or a choice makes no sense."""
+
+
 class PlanError(Seg3dError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
 
