@@ -1,8 +1,8 @@
 """Published systems as plans with blanks: what an article fixes is fixed, what depends on the dataset is filled in.
 
 Each is a file in ``recipes/``: settings as in a `Plan`, and under ``reasons`` where and why they differ from the
-article. ``targets``, ``patch_voxels``, ``spacing_mm`` and ``patches_per_epoch`` or ``patches_per_case`` are the blanks'
-rules: what is filled in for a dataset follows from them. Where the dataset forces a deviation, the plan's reasons say
+article. ``targets``, ``patch_voxels`` in volumes of ``volume_voxels``, ``spacing_mm`` and ``patches_per_epoch`` or
+``patches_per_case`` are the blanks' rules: what is filled in for a dataset follows from them. Where the dataset forces a deviation, the plan's reasons say
 so.
 """
 
@@ -16,9 +16,12 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from ..cases.fingerprint import Fingerprint
 from ..errors import PlanError
+from .network_settings import NetworkPlan
+from .networks import network_summary
 from .plan import Plan, plan_from
 from .planner import WHOLE_HEAD_MM, make_plan, median_box, targets
 
@@ -149,35 +152,36 @@ def _add_grid(values: dict[str, Any], recipe: Mapping[str, Any], fingerprint: Fi
         box = tuple(np.maximum(1, np.round(sizes_mm / values["spacing_mm"])).astype(int).tolist())
     article = recipe["patch_voxels"]
     # The patch is not known yet, so the network's settings are read on their own.
-    divisor = _divisor(values["network"])
-    patch = [min(a, max(d, ceil(b / d) * d)) for a, b, d in zip(article, box, divisor, strict=True)]
+    network = _network(values["network"])
+    divisor = network.divisor
+    # Two voxels along each axis are left at the bottom: what is normalised over fewer is noise.
+    least = [d * (2 if network.normalises_bottom else 1) for d in divisor]
+    patch = list(article)
+    if any(a > ceil(b / d) * d for a, b, d in zip(article, box, divisor, strict=True)):
+        # As large a part of the case as the article's of its: a patch that is the whole case would never vary.
+        shares = [a / whole for a, whole in zip(article, recipe["volume_voxels"], strict=True)]
+        parts = [ceil(share * b / d) * d for share, b, d in zip(shares, box, divisor, strict=True)]
+        patch = [max(n, min(a, part)) for a, part, n in zip(article, parts, least, strict=True)]
     if values["augmentation"].get("quarter_turns_probability"):
         patch[0] = patch[1] = max(patch[:2])
-    if patch == list(divisor):
-        patch = [2 * d for d in divisor]
     values["patch_voxels"] = tuple(patch)
     if patch != article:
-        reasons["patch_voxels"] = f"the article's {' × '.join(map(str, article))}, cut to the size of the cases"
+        reasons["patch_voxels"] = (
+            f"as large a part of these cases as the article's {' × '.join(map(str, article))} is of its own"
+        )
     else:
         reasons.setdefault("patch_voxels", "the article's")
 
 
-def _divisor(network: Mapping[str, Any]) -> tuple[int, int, int]:
-    from pydantic import TypeAdapter, ValidationError
-
-    from .network_settings import NetworkPlan
-
+def _network(values: Mapping[str, Any]) -> Any:
+    """Return the settings of a network from plain values."""
     try:
-        settings: Any = TypeAdapter(NetworkPlan).validate_python(network)
+        return TypeAdapter(NetworkPlan).validate_python(values)
     except ValidationError:
-        from .networks import network_summary
-
-        network_summary(str(network.get("name")))  # raises with the list of names
+        network_summary(str(values.get("name")))  # raises with the list of names
         raise PlanError(
-            f"The network {network.get('name')!r} needs settings of its own; plan it without a recipe."
+            f"The network {values.get('name')!r} needs settings of its own; plan it without a recipe."
         ) from None
-    divisor: tuple[int, int, int] = settings.divisor
-    return divisor
 
 
 def _add_mirrors(values: dict[str, Any], whole_head: bool) -> None:

@@ -69,7 +69,7 @@ def test_on_small_volumes_it_fits_and_says_where_it_deviates(facts, name):
     plan = plan_from_recipe(name, facts, epochs=2)
     assert all(size % d == 0 for size, d in zip(plan.patch_voxels, plan.network.divisor, strict=True))
     assert np.prod(plan.patch_voxels) < 64**3
-    assert "cut" in plan.reasons["patch_voxels"]
+    assert "as large a part" in plan.reasons["patch_voxels"]
     assert "dataset" in plan.reasons["spacing_mm"]
     assert plan.augmentation.mirror == ()
     assert plan.epochs == 2
