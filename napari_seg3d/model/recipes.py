@@ -2,8 +2,8 @@
 
 Each is a file in ``recipes/``: settings as in a `Plan`, and under ``reasons`` where and why they differ from the
 article. ``targets``, ``patch_voxels`` in volumes of ``volume_voxels``, ``spacing_mm`` and ``patches_per_epoch`` or
-``patches_per_case`` are the blanks' rules: what is filled in for a dataset follows from them. Where the dataset forces a deviation, the plan's reasons say
-so.
+``patches_per_case`` are the blanks' rules: what is filled in for a dataset follows from them. Where the dataset forces
+a deviation, the plan's reasons say so.
 """
 
 from __future__ import annotations
