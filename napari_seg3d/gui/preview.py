@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ..training.preview import Patch
     from .workspace import Workspace
 
+#: The patch takes this part of the window, so that its surroundings are seen too.
+_SHARE = 0.6
 #: Names of the layers begin with this.
 PREFIX = "patch · "
 
@@ -62,6 +64,7 @@ class PatchPreview(QWidget):
         self._of: Wanted | None = None
         self._waiting: list[Patch] = []
         self._step = 0
+        self._hidden: set[Layer] = set()
         self.button = QPushButton()
         self.words = quiet_label()
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -138,9 +141,14 @@ class PatchPreview(QWidget):
         had_focus = layers.selection.active
         for layer in [layer for layer in layers if layer.name.startswith(PREFIX)]:
             layers.remove(layer)
-        if patch.case_id != self._workspace.case_id:
+        if patch.case_id == self._workspace.case_id:
+            for layer in self._hidden & set(layers):
+                layer.visible = True
+            self._hidden.clear()
+        else:
             # On another patient's head the patch would look like a fault.
-            for layer in layers:
+            self._hidden |= {layer for layer in layers if layer.visible}
+            for layer in self._hidden:
                 layer.visible = False
         for layer in _layers_of(patch):
             self._viewer.add_layer(layer)
@@ -150,7 +158,7 @@ class PatchPreview(QWidget):
         self._show_state()
 
     def _go_to(self, patch: Patch) -> None:
-        """Show the patch alone, as large as the window, on the slices with most of its labels."""
+        """Go to the slices with most of its labels, near enough to see its voxels and what lies around it."""
         session_for(self._viewer).view.show_plane("axial")
         layer = next(layer for layer in self._viewer.layers if layer.name == f"{PREFIX}target")
         data = layer.data != 0
@@ -161,6 +169,10 @@ class PatchPreview(QWidget):
         point = layer.data_to_world(place)
         dims = self._viewer.dims
         dims.set_point(tuple(range(dims.ndim - 3, dims.ndim)), tuple(float(x) for x in point))
+        low, high = layer.extent.world
+        camera, canvas = self._viewer.scene.camera, self._viewer.canvas.size
+        camera.center = tuple(((low + high) / 2).tolist())
+        camera.zoom = min(size / mm for size, mm in zip(canvas, (high - low)[-2:], strict=True)) * _SHARE
 
 
 def _layers_of(patch: Patch) -> list[Layer]:

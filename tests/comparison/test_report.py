@@ -16,8 +16,9 @@ from napari_seg3d.comparison.report import Table, compare, evaluate
 from napari_seg3d.comparison.surface import surface_distances
 from napari_seg3d.errors import GeometryError, Seg3dError
 from napari_seg3d.events import Finished, Progress, Warned, result_of
+from napari_seg3d.volumes.files import write_volume
 from napari_seg3d.volumes.geometry import Geometry
-from napari_seg3d.volumes.volume import LabelMap, LabelTable
+from napari_seg3d.volumes.volume import LabelMap, LabelTable, Volume
 
 from .conftest import nested_labels, oblique_geometry, write_labels
 
@@ -195,7 +196,7 @@ def test_another_label_scheme_is_warned_of(tmp_path: Path) -> None:
 
 def test_maps_beside_predictions_are_no_predictions(tmp_path: Path) -> None:
     predictions, truths = _folders(tmp_path)
-    for name in ("b.uncertainty.nii.gz", "b.probability-whole-tumour.nii.gz"):
+    for name in ("b.uncertainty.nii.gz", "b.probability-whole-tumour.nii.gz", "b.logits-background.nii.gz"):
         write_labels(predictions / name, nested_labels())
     table = result_of(evaluate(predictions, truths))
     assert table.predictions_without_truth == ("d",)
@@ -255,3 +256,43 @@ def test_unnamed_values_get_plain_names() -> None:
     data = np.array([[[0, 5, 5]]], np.uint8)
     labels = LabelMap(data, Geometry.with_spacing((1, 1, 3)), LabelTable())
     assert [s.name for s in compare(labels, labels).by_label] == ["label 5"]
+
+
+def test_voxel_accuracy_comes_with_that_of_all_background(predicted: LabelMap, truth: LabelMap) -> None:
+    scores = compare(predicted, truth)
+    assert scores.voxel_accuracy == pytest.approx(np.mean(predicted.data == truth.data))
+    assert scores.background_accuracy == pytest.approx(np.mean(truth.data == 0))
+    # System D's lesson: the accuracy of an answer without any label looks excellent.
+    nothing = compare(truth.with_data(np.zeros_like(truth.data)), truth)
+    assert nothing.voxel_accuracy == nothing.background_accuracy
+    assert nothing.mean_dice == 0
+
+
+def test_labelling_nothing_is_right_only_where_there_is_nothing(truth: LabelMap) -> None:
+    without = truth.with_data(np.where(truth.data == 3, 2, truth.data))
+    (nothing,) = compare(truth, without).baselines
+    assert list(nothing.dice.values()) == [0.0, 0.0, 1.0]
+    assert nothing.region_dice == {"whole tumour": 0.0, "tumour core": 0.0, "enhancing tumour": 1.0}
+
+
+def test_the_best_threshold_is_found_where_images_are_known(tmp_path: Path) -> None:
+    labels, geometry = nested_labels(), oblique_geometry()
+    bright = Volume((100.0 * (labels == 2) + 10).astype(np.float32), geometry)
+    for folder in ("images", "labels"):
+        (tmp_path / "study" / folder).mkdir(parents=True)
+    write_volume(tmp_path / "study" / "images" / "a.nii.gz", bright)
+    write_labels(tmp_path / "study" / "labels" / "a.nii.gz", labels)
+    write_labels(tmp_path / "predictions" / "a.nii.gz", labels)
+    table = result_of(evaluate(tmp_path / "predictions", tmp_path / "study"))
+    (scores,) = table.cases
+    assert scores.threshold.dice["label 2"] == 1.0
+    assert scores.threshold.dice["label 1"] < 0.8
+    assert table.baselines()[1].mean_dice == scores.threshold.mean_dice
+    skipped = result_of(evaluate(tmp_path / "predictions", tmp_path / "study", thresholds=False))
+    assert [each.name for each in skipped.baselines()] == ["all background"]
+    # An image that cannot be read costs the threshold, not the scores.
+    (tmp_path / "study" / "images" / "a.nii.gz").write_bytes(b"no image")
+    damaged = result_of(evaluate(tmp_path / "predictions", tmp_path / "study"))
+    assert damaged.mean_dice == 1.0
+    assert damaged.cases[0].threshold is None
+    assert "No best threshold" in damaged.cases[0].notes[0]

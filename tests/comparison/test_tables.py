@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from napari_seg3d.comparison.baselines import Baseline
 from napari_seg3d.comparison.report import LabelScores, Scores, Table, compare
 from napari_seg3d.comparison.tables import as_csv, as_json, as_text, columns, scores_as_text, write_table
 from napari_seg3d.errors import FileError
@@ -110,3 +111,35 @@ def test_files_by_their_ending(table: Table, tmp_path: Path) -> None:
     assert json.loads(write_table(tmp_path / "scores.json", table).read_text(encoding="utf-8")) == as_json(table)
     with pytest.raises(FileError, match=r"\.csv or \.json"):
         write_table(tmp_path / "scores.xlsx", table)
+
+
+def test_what_is_reached_without_learning_stands_beside_every_score(predicted: LabelMap, truth: LabelMap) -> None:
+    found = Baseline("best threshold", {"oedema": 0.25}, {"oedema": "3 ≤ T1"}, {"whole tumour": 0.5})
+    scores = compare(predicted, truth, case="a").with_threshold(found)
+    table = Table((scores,))
+    nothing, threshold = table.baselines()
+    assert set(nothing.dice.values()) == set(nothing.region_dice.values()) == {0.0}
+    # A label that the truth does not have is best left alone.
+    assert threshold.dice == {"oedema": 0.25, scores.by_label[1].name: 1.0, scores.by_label[2].name: 1.0}
+    text = as_text(table)
+    assert f"Mean Dice {table.mean_dice:.3f} over 1 case · all background 0.000 · best threshold 0.750" in text
+    assert "label" in text.splitlines()[2]
+    assert text.splitlines()[2].split()[2:5] == ["Dice", "background", "threshold"]
+    assert text.splitlines()[3].split()[3:5] == ["0.000", "0.250"]
+    assert f"Voxel accuracy {scores.voxel_accuracy:.4f} · all background {scores.background_accuracy:.4f}" in text
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    assert [row["best_threshold_dice"] for row in rows[:2]] == ["0.25", "1"]
+    assert rows[3]["label"] == "whole tumour"
+    assert (rows[3]["all_background_dice"], rows[3]["best_threshold_dice"]) == ("0", "0.5")
+    content = as_json(table)
+    assert content["baselines"]["best threshold"]["mean_dice"] == 0.75
+    assert content["cases"][0]["baselines"]["best threshold"]["how"]["oedema"] == "3 ≤ T1"
+    assert content["voxel_accuracy"]["all background"] == scores.background_accuracy
+    json.dumps(content, allow_nan=False)
+
+
+def test_thresholds_that_only_some_cases_have_are_not_averaged(predicted: LabelMap, truth: LabelMap) -> None:
+    plain = compare(predicted, truth, case="a")
+    other = plain.with_threshold(Baseline("best threshold", {"oedema": 0.25}, {}))
+    assert [each.name for each in Table((plain, other)).baselines()] == ["all background"]
+    assert Table((Scores("empty", ()),)).baselines() == ()
