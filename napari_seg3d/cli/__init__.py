@@ -112,6 +112,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_cache(commands)
     for name, what in (("recipes", "published systems and automatic planning"), ("networks", "network families")):
         command = _command(commands, name, f"list the {what} that can be chosen, with parameters and memory")
+        if name == "networks":
+            command.add_argument("--summary", metavar="NAME", help="show this one layer by layer instead")
         _add_json(command)
     return parser
 
@@ -168,6 +170,7 @@ def _add_plan(commands: Any) -> None:
     command = _command(commands, "plan", "show the plan that a dataset leads to, with a reason for every choice")
     _add_dataset(command)
     _add_plan_choices(command)
+    command.add_argument("--summary", action="store_true", help="also show the network layer by layer")
     _add_json(command)
 
 

@@ -6,9 +6,8 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from .terminal import StoppedError, Terminal, follow
 if TYPE_CHECKING:
     from ..cases.case import CaseFiles
     from ..cases.dataset import Dataset, Problem
-    from ..cases.fingerprint import Fingerprint
     from ..model.plan import Plan
     from ..training.run import RunFacts
     from ..volumes.files import FileInfo
@@ -131,16 +129,23 @@ def run_plan(arguments: argparse.Namespace) -> int:
     terminal = _terminal(arguments)
     train, validation = _cases_to_learn_from(_open(arguments, terminal), arguments, terminal)
     plan = _plan((*train, *validation), arguments, terminal)
-    if arguments.json:
+    if arguments.json and not arguments.summary:
         print(plan.to_json())
-    else:
-        from ..model.footprint import step_memory_mb
-        from ..model.networks import parameter_count
+        return 0
+    from ..model.footprint import step_memory_mb
+    from ..model.networks import parameter_count
 
-        print("\n".join(plan.describe()))
-        print(
-            f"Size: {parameter_count(plan) / 1e6:.2f} million parameters, {step_memory_mb(plan):.0f} MB a training step"
-        )
+    if arguments.summary:
+        from ..model.summary import summarise
+
+        summary = summarise(plan)
+        if arguments.json:
+            print_json({"plan": json.loads(plan.to_json()), "summary": asdict(summary)})
+            return 0
+    print("\n".join(plan.describe()))
+    print(f"Size: {parameter_count(plan) / 1e6:.2f} million parameters, {step_memory_mb(plan):.0f} MB a training step")
+    if arguments.summary:
+        print(f"\n{summary.as_text()}")
     return 0
 
 
@@ -429,58 +434,16 @@ def run_runs(arguments: argparse.Namespace) -> int:
 
 def run_recipes(arguments: argparse.Namespace) -> int:
     """``recipes``: what ``--recipe`` takes."""
-    from ..model.recipes import plan_from_recipe, recipe_names, recipe_summary
+    from .choices import list_recipes
 
-    return _print_choices(arguments, [(n, recipe_summary(n), partial(plan_from_recipe, n)) for n in recipe_names()])
+    return list_recipes(arguments)
 
 
 def run_networks(arguments: argparse.Namespace) -> int:
     """``networks``: what ``--network`` takes."""
-    from ..model.networks import network_names, network_summary
-    from ..model.planner import make_plan
+    from .choices import list_networks
 
-    return _print_choices(arguments, [(n, network_summary(n), partial(make_plan, network=n)) for n in network_names()])
-
-
-def _print_choices(
-    arguments: argparse.Namespace, choices: Sequence[tuple[str, str, Callable[[Fingerprint], Plan]]]
-) -> int:
-    """List names with what they are, and what they would be for the sample brain study on this computer."""
-    from ..cases.fingerprint import fingerprint
-    from ..cases.phantoms import brain_phantom
-    from ..events import result_of
-    from ..model.footprint import step_memory_mb
-    from ..model.networks import parameter_count
-
-    sample = brain_phantom(1)
-    facts = result_of(fingerprint([sample]))
-    entries: list[dict[str, Any]] = []
-    for name, what, planned in choices:
-        plan = planned(facts)
-        entries.append(
-            {
-                "name": name,
-                "what": what,
-                "network": plan.network.name,
-                "parameters": parameter_count(plan),
-                "patch_voxels": list(plan.patch_voxels),
-                "batch_size": plan.batch_size,
-                "memory_mb": round(step_memory_mb(plan)),
-            }
-        )
-    size = " × ".join(str(n) for n in sample.geometry.shape)
-    where = f"the sample brain study ({len(sample.modalities)} modalities, {size} voxels)"
-    if arguments.json:
-        print_json({"for": where, "choices": entries})
-        return 0
-    for entry in entries:
-        patch = " × ".join(str(n) for n in entry["patch_voxels"])
-        print(
-            f"{entry['name']}: {entry['what']}\n    {entry['parameters'] / 1e6:.2f} million parameters, "
-            f"{entry['memory_mb']} MB for a training step of {entry['batch_size']} patches of {patch} voxels"
-        )
-    print(f"\nParameters and memory are for {where} on this computer; napari-seg3d plan tells them for a dataset.")
-    return 0
+    return list_networks(arguments)
 
 
 def _open(arguments: argparse.Namespace, terminal: Terminal) -> Dataset:
