@@ -121,6 +121,15 @@ def propose(cases: tuple[CaseFiles, ...], choices: Choices, known: Fingerprint |
     yield Finished(Proposal(choices, facts, base, plan, parameter_count(plan), available_devices(), problem))
 
 
+@job
+def list_layers(plan: Plan) -> Iterator[Event]:
+    """List the layers of a plan's network; Finished.result = ModelSummary."""
+    from ..model.summary import summarise
+
+    yield Progress("Listing the network's layers", 0)
+    yield Finished(summarise(plan))
+
+
 def _planned(facts: Fingerprint, choices: Choices, changes: Mapping[str, object]) -> Plan:
     if choices.start is None and choices.recipe != AUTOMATIC:
         return plan_from_recipe(

@@ -69,6 +69,8 @@ def setting_of(settings: BaseModel, name: str) -> Setting | None:
     *path, last = name.split(".")
     for part in path:
         settings = getattr(settings, part, settings)
+        if settings is None:
+            return None
     if last not in type(settings).model_fields:
         return None
     field = type(settings).model_fields[last]

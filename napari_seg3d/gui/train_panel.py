@@ -16,7 +16,8 @@ from ..cases.dataset import Split, open_dataset
 from ..cases.fingerprint import Fingerprint
 from ..errors import DatasetError, Seg3dError
 from ..events import Event, Failed, Finished, Progress, RunBegan, Saved, Validated, Warned
-from ..model.plan import Augmentation, Plan
+from ..model.network_settings import FAMILIES
+from ..model.plan import Adversarial, Augmentation, Plan
 from ..training.cross_validation import fold_folder
 from ..training.run import RunFolder, read_history, relative, run_name
 from .forms import SettingsForm
@@ -25,6 +26,7 @@ from .navigate import show_page
 from .planning import Choices, Proposal
 from .preview import PatchPreview, Wanted
 from .run_view import RunEntry, RunView
+from .summary_window import SummaryButton
 from .train_choices import ChoicesWidget, SplitChoice, SplitWidget
 from .widgets import EmptyState, MainButton, Panel, Section, duration, listen, quiet_label
 from .work import Job
@@ -40,31 +42,43 @@ SETTLE_MS = 500
 #: What of the plan can be changed by hand, by heading. Length, seed and network are chosen above.
 SETTINGS = {
     "What is learned": ("targets", "ignore_value"),
-    "Grid": ("spacing_mm", "normalisation", "crop_to_foreground", "patch_voxels"),
-    "Network": (
-        "network.widths",
-        "network.deep_supervision",
-        "network.residual_units",
-        "network.feature_size",
-        "network.hidden_size",
-        "network.mlp_size",
-        "network.heads",
+    "Grid and intensities": (
+        "spacing_mm",
+        "crop_to_foreground",
+        "clip_percentiles",
+        "normalisation",
+        "smooth_sigma_voxels",
+        "sharpening",
+        "patch_voxels",
+    ),
+    # Every setting of every family; those that the planned network does not have are left out.
+    "Network": tuple(
+        dict.fromkeys(
+            f"network.{name}"
+            for family in FAMILIES.values()
+            for name in family.model_fields
+            if name not in ("name", "kernels", "strides")
+        )
     ),
     "Learning": (
         "batch_size",
         "steps_per_epoch",
         "validate_every",
+        "loss",
         "optimizer",
         "learning_rate",
         "weight_decay",
         "momentum",
+        "nesterov",
         "schedule",
         "warmup_steps",
         "clip_norm",
         "ema_decay",
         "patience",
         "foreground_fraction",
+        "least_label_share",
     ),
+    "Discriminator": tuple(f"adversarial.{name}" for name in Adversarial.model_fields),
     "Fine-tuning": ("encoder_rate", "rehearsal_fraction"),
     "Augmentation": tuple(f"augmentation.{name}" for name in Augmentation.model_fields),
     "Prediction": ("window_overlap",),
@@ -106,6 +120,8 @@ class TrainPanel(Panel):
         self._plan_words.setTextFormat(Qt.TextFormat.RichText)
         self._plan_fold = Section("Plan", tooltip="What will be trained and why, before it starts")
         self._plan_fold.body.addWidget(self._plan_words)
+        self.layers = SummaryButton(workspace, self._possible_plan)
+        self._plan_fold.body.addWidget(self.layers)
         self._form_fold = Section("More settings", tooltip="Change single settings of the plan")
         self._form_fold.body.addWidget(self.form)
         self._new = Section("New training", open_=True, tooltip="What to train on and how")
@@ -433,12 +449,15 @@ class TrainPanel(Panel):
         self.choices.setEnabled(training is None)
         self.form.setEnabled(training is None and self._proposal is not None)
         self.preview.plan_changed()
+        self.layers.plan_changed()
+
+    def _possible_plan(self) -> Plan | None:
+        return None if self._proposal is None or self._proposal.problem else self._proposal.plan
 
     def _patches_wanted(self) -> Wanted | None:
         """Return the plan and the cases of which a training patch can be shown."""
-        if self._proposal is None or self._proposal.problem or self._split is None:
-            return None
-        return Wanted(self._proposal.plan, self._cases(self._split.train))
+        plan = self._possible_plan()
+        return None if plan is None or self._split is None else Wanted(plan, self._cases(self._split.train))
 
     def _why_no_start(self) -> str:
         if self._training() is not None:
