@@ -357,12 +357,21 @@ def _write(
         "model": ensemble.name,
         **_members(ensemble),
         "labels": {str(label.value): label.name for label in prediction.label_map.table},
+        # Of several models they are not a network's own outputs, which somebody might take them for.
+        **({"logits": _kind_of_logits(ensemble)} if prediction.logits is not None else {}),
         "inputs": _inputs(case),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(prediction.seconds, 2),
     }
     write_text_whole(output / f"{prediction.case_id}.json", json.dumps(sidecar, indent=1))
     return files
+
+
+def _kind_of_logits(ensemble: Ensemble) -> str:
+    if len(ensemble.members) == 1:
+        return "outputs of the network"
+    of_regions = ensemble.plan.targets == "regions"
+    return f"{'log-odds' if of_regions else 'logarithms'} of the models' mean probabilities"
 
 
 def _members(ensemble: Ensemble) -> dict[str, object]:

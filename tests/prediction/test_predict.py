@@ -16,8 +16,16 @@ from napari_seg3d.errors import Seg3dError
 from napari_seg3d.events import Failed, Finished, Progress, Saved, Warned, result_of
 from napari_seg3d.model.checkpoint import Model
 from napari_seg3d.model.networks import build_network
-from napari_seg3d.prediction.predict import predict, predict_many
+from napari_seg3d.prediction.predict import CERTAIN, predict, predict_many
 from napari_seg3d.volumes.files import write_volume
+
+REGIONS = {
+    "targets": "regions",
+    "regions": [
+        {"name": "whole tumour", "values": (1, 2), "color": "#f7d038"},
+        {"name": "enhancing tumour", "values": (2,), "color": "#49c6f2"},
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,46 @@ def test_probabilities_and_uncertainty_agree_with_the_labels(tiny_case, model):
     everything = np.concatenate([1 - maps.sum(0, keepdims=True), maps])
     assert np.array_equal(everything.argmax(0), prediction.label_map.data)
     assert 0 <= prediction.uncertainty.data.min() <= prediction.uncertainty.data.max() <= 1
+
+
+def test_logits_are_what_probabilities_and_labels_come_from(tiny_case, model):
+    case = tiny_case(0)
+    prediction = result_of(predict(case, model, logits=True, probabilities=True))
+    assert list(prediction.logits) == ["background", "oedema", "enhancing tumour"]
+    maps = np.stack([volume.data for volume in prediction.logits.values()])
+    assert maps.dtype == np.float32
+    assert all(volume.geometry == case.geometry for volume in prediction.logits.values())
+    assert np.array_equal(maps.argmax(0), prediction.label_map.data)
+    probabilities = torch.from_numpy(maps).softmax(0).numpy()
+    for number, volume in enumerate(prediction.probabilities.values(), start=1):
+        assert probabilities[number] == pytest.approx(volume.data, abs=1e-6)
+    # They are the network's own numbers, not normalised in any way.
+    assert np.ptp(maps.sum(0)) > 0.01
+    assert result_of(predict(case, model)).logits is None
+
+
+def test_logits_of_regions_and_of_what_was_not_looked_at(tiny_case, tiny_plan):
+    torch.manual_seed(0)
+    plan = tiny_plan(**REGIONS)
+    case = tiny_case(0)
+    prediction = result_of(
+        predict(case, Model(plan, build_network(plan).state_dict()), logits=True, probabilities=True,
+                roi=(slice(0, 10), slice(None), slice(None)))
+    )  # fmt: skip
+    assert list(prediction.logits) == list(plan.output_names) == list(prediction.probabilities)
+    for name, volume in prediction.logits.items():
+        assert 1 / (1 + np.exp(-volume.data)) == pytest.approx(prediction.probabilities[name].data, abs=1e-6)
+        assert (volume.data[-3:] == -CERTAIN).all()
+
+
+def test_logits_of_several_models_are_logarithms_of_the_mean(tiny_case, tiny_plan, model):
+    torch.manual_seed(1)
+    plan = tiny_plan()
+    other = Model(plan, build_network(plan).state_dict())
+    case = tiny_case(0)
+    together = result_of(predict(case, (model, other), logits=True))
+    alone = [result_of(predict(case, each, probabilities=True)).probabilities["oedema"].data for each in (model, other)]
+    assert np.exp(together.logits["oedema"].data) == pytest.approx(np.mean(alone, axis=0), abs=1e-5)
 
 
 def test_mirrors_average_to_something_symmetric(tiny_case, model):
