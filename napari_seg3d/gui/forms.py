@@ -101,8 +101,8 @@ class SettingsForm(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(6)
         grid.setVerticalSpacing(3)
-        grid.setColumnStretch(0, 5)
-        grid.setColumnStretch(1, 6)
+        grid.setColumnStretch(0, 4)
+        grid.setColumnStretch(1, 7)
         for heading, names in self._sections.items():
             shown = [name for name in names if name in settings]
             if heading and shown:

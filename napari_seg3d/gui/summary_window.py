@@ -102,7 +102,6 @@ class SummaryWindow(QDialog):
         self._text = ""
         self.tree = QTreeWidget()
         self.tree.setHeaderLabels(_HEADS)
-        self.tree.setAlternatingRowColors(True)
         self.tree.setUniformRowHeights(True)
         for column, tip in enumerate(_TIPS):
             self.tree.headerItem().setToolTip(column, tip)

@@ -296,7 +296,7 @@ class TrainPanel(Panel):
             self._plan_words.setText("The cases are read once, then every choice is planned at once.")
         else:
             plan = proposal.plan
-            self._plan_fold.set_title(f"Plan: {plan.network.name}, {proposal.parameters / 1e6:.2g} M parameters")
+            self._plan_fold.set_title(f"Plan: {plan.network.name}, {count_in_words(proposal.parameters)} parameters")
             self._plan_words.setText(_plan_as_text(plan))
 
     # Start, pause, stop, resume
@@ -632,6 +632,19 @@ def mixed_in(older: Path, split: Split, run: Path) -> dict[str, Any]:
     if not cases:
         raise DatasetError(f"{older.name} has no labelled cases besides those of this training. Choose another folder.")
     return {"older": cases, "older_dataset": relative(older, run)}
+
+
+def count_in_words(count: int) -> str:
+    """Write a number of parameters as people say it.
+
+    Examples
+    --------
+    >>> count_in_words(3666), count_in_words(1_781_744), count_in_words(142_131_268)
+    ('3,666', '1.8 M', '142 M')
+    """
+    if count < 100_000:
+        return f"{count:,}"
+    return f"{count / 1e6:.1f} M" if count < 10_000_000 else f"{count / 1e6:.0f} M"
 
 
 def _plan_as_text(plan: Plan) -> str:
