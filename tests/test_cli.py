@@ -20,9 +20,10 @@ import pytest
 
 from napari_seg3d.cases.case import Case, CaseFiles, ImageFile
 from napari_seg3d.cases.dataset import open_dataset
-from napari_seg3d.cli import box_of, main, make_parser, positive, seconds_of, setting_of
+from napari_seg3d.cli import FIGURES, box_of, main, make_parser, positive, seconds_of, setting_of
 from napari_seg3d.cli.inputs import FEWEST_TO_VALIDATE, cases_to_predict, training_split
 from napari_seg3d.cli.terminal import JobFailedError, StoppedError, Terminal, duration, follow, in_words
+from napari_seg3d.comparison.gallery import KINDS
 from napari_seg3d.errors import DatasetError, Seg3dError
 from napari_seg3d.events import EpochDone, Event, Failed, Finished, Progress, Saved, Step, Validated, Warned, job
 from napari_seg3d.volumes.files import write_label_map, write_volume
@@ -86,22 +87,8 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_every_public_command_is_there() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    assert set(commands.choices) == {
-        *(
-            "demo",
-            "open",
-            "inspect",
-            "plan",
-            "train",
-            "predict",
-            "evaluate",
-            "runs",
-            "phantoms",
-            "cache",
-            "recipes",
-            "networks",
-        )
-    }
+    names = "cache demo evaluate figures inspect networks open phantoms plan predict preview recipes runs train"
+    assert set(commands.choices) == set(names.split())
 
 
 @pytest.mark.parametrize(
@@ -114,6 +101,9 @@ def test_every_public_command_is_there() -> None:
         ["train", "a", "--output", "b", "--set", "batch_size"],
         ["predict", "model", "--output", "b"],
         ["predict", "m", "i", "--output", "o", "--roi", "1:2,3:4"],
+        ["figures", "paintings", "p", "--output", "o"],
+        ["figures", "slices", "p", "t", "--output", "o", "--slices", "1,x"],
+        ["preview", "d", "--output", "o", "--count", "0"],
     ],
 )
 def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -567,6 +557,72 @@ def test_evaluate_as_json_agrees_with_nibabel(
     assert content["truths_without_prediction"] == ["case00", "case01", "case02", "case03"]
 
 
+def test_figures_of_predictions_a_dataset_and_a_run(
+    predictions: Path, dataset: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(FIGURES) == {"curves", *KINDS}
+    for kind in ("slices", "blind"):
+        options = (
+            ["--slices", "3,6", "--plane", "coronal", "--label", "oedema"] if kind == "slices" else ["--seed", "1"]
+        )
+        assert main(["figures", kind, str(predictions), str(dataset), "--output", str(tmp_path / kind), *options]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        names = ["case04.png"] if kind == "slices" else ["case04.png", "case04.answer.png"]
+        assert printed == [str(tmp_path / kind / name) for name in names]
+        assert all(Path(path).read_bytes()[:4] == b"\x89PNG" for path in printed)
+    one = tmp_path / "one.png"
+    assert main(["figures", "panels", str(dataset), "--cases", "case00", "--output", str(one), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"kind": "panels", "figures": [{"path": str(one)}]}
+    assert main(["figures", "curves", str(run), "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "curves.png").is_file()
+    capsys.readouterr()
+    for arguments, words in (
+        (["slices", str(predictions)], "give the predictions and then the truth"),
+        (["panels", str(dataset), str(dataset)], "Give only the dataset"),
+        (["curves", str(dataset)], "run"),
+        (["slices", str(predictions), str(dataset), "--label", "liver"], "no label liver"),
+    ):
+        assert main(["figures", *arguments, "--output", str(tmp_path / "none")]) == 1
+        assert words in said(capsys)
+
+
+def test_a_preview_writes_patches_and_says_what_was_done(
+    dataset: Path, split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["preview", str(dataset), "--output", str(tmp_path), "--split", str(split), "--count", "2", *SMALL]
+    assert main([*command, "--json"]) == 0
+    patches = json.loads(capsys.readouterr().out)["patches"]
+    assert len(patches) == 2
+    for patch in patches:
+        # Test and validation cases are no part of a training.
+        assert patch["case"] in ("case00", "case01", "case02")
+        assert all(Path(path).is_file() for path in patch["files"])
+        assert nibabel.load(tmp_path / patch["name"] / "target.nii.gz").shape == (16, 16, 8)
+    assert main([*command, "--step", "1"]) == 0
+    assert "step 1, place 0: 16 × 16 × 8 voxels" in capsys.readouterr().out
+
+
+def test_baselines_stand_beside_scores_unless_told_otherwise(
+    predictions: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(predictions), str(dataset), "--no-distances"]) == 0
+    assert "all background 0.000 · best threshold 0." in capsys.readouterr().out
+    assert main(["evaluate", str(predictions), str(dataset), "--no-distances", "--no-baselines"]) == 0
+    text = capsys.readouterr().out
+    assert "all background 0.000" in text
+    assert "best threshold" not in text.splitlines()[0]
+
+
+def test_logits_are_written_as_float32(dataset: Path, run: Path, tmp_path: Path) -> None:
+    command = ["predict", str(run), str(dataset), "--cases", "case04", "--output", str(tmp_path), "--logits"]
+    assert main(command) == 0
+    maps = sorted(tmp_path.glob("case04.logits-*.nii.gz"))
+    plan = json.loads((run / "plan.json").read_text())
+    assert len(maps) == (len(plan["regions"]) if plan["targets"] == "regions" else len(plan["labels"]) + 1)
+    assert all(nibabel.load(path).get_data_dtype() == np.float32 for path in maps)
+    assert json.loads((tmp_path / "case04.json").read_text())["logits"] == "outputs of the network"
+
+
 def test_evaluate_fails_in_words(
     predictions: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -622,12 +678,12 @@ def test_events_in_words() -> None:
     assert in_words(Progress("Reading", 3, 10, 65.0)) == "Reading 3/10 · 1 min 5 s left"
     assert in_words(Progress("Predicting", 0.25, 1)) == "Predicting 25%"
     assert in_words(Progress("Reading", 3)) == "Reading"
-    assert in_words(Step(12, 1, 0.5, 1e-3, 3.0, 8.2)) == "epoch 2 · step 12 · loss 0.500 · 8 s left"
+    assert in_words(Step(12, 1, 0.5, 1e-3, 3.0, 8.2)) == "epoch 2 · step 12 · 8 s left · loss 0.500"
     judged = {"D loss": 0.21, "D accuracy": 0.85, "D updated": 0.0, "G loss": 2.5}
     assert in_words(Step(12, 1, 2.5, 1e-3, 3.0, 8.2, None, judged)) == (
-        "epoch 2 · step 12 · loss 2.500 · 8 s left · D loss 0.210 · D accuracy 85 % · D rested · G loss 2.500"
+        "epoch 2 · step 12 · 8 s left · D loss 0.210 · D accuracy 85 % · D rested · G loss 2.500"
     )
-    assert in_words(EpochDone(2, 5, 0.25, 1e-3, 20, 9.0, 10.0)) == "epoch 2 of 5 done · loss 0.250 · 10 s left"
+    assert in_words(EpochDone(2, 5, 0.25, 1e-3, 20, 9.0, 10.0)) == "epoch 2 of 5 done · 10 s left · loss 0.250"
     assert in_words(_validated()) == "epoch 3 validated · mean Dice 0.375 (core 0.500, rim 0.250) · best so far"
     assert in_words(Saved(Path("x"), "model")) == ""
     assert duration(59.6) == "1 min 0 s"
