@@ -387,7 +387,8 @@ class Plan(Settings):
             "normalisation": f"Intensities: {self._normalisation_in_words()}",
             "network": f"Network: {network.name}, {network.in_words()}",
             "patch_voxels": f"Patch: {_times(self.patch_voxels)} voxels",
-            "batch_size": f"Batch: {self.batch_size} patch{'es' * (self.batch_size > 1)}, {self.foreground_fraction:.0%} centred on a label",
+            "batch_size": f"Batch: {self.batch_size} patch{'es' * (self.batch_size > 1)}, "
+            f"{self.foreground_fraction:.0%} centred on a label",
             "augmentation": f"Augmentation: {self.augmentation.in_words()}",
             "loss": f"Loss: {self.loss}{self._judge_in_words()}",
             "learning_rate": f"Optimiser: {self.optimizer}, learning rate {self.learning_rate:g}, {self.schedule}",
