@@ -110,10 +110,10 @@ def _entries(choices: Sequence[Choice], sample: _Sample) -> list[dict[str, Any]]
 
 
 def _table(entries: Sequence[dict[str, Any]]) -> list[str]:
-    cells = [("network", "million parameters", "GB a step", "patch × batch"), *map(_cells, entries)]
+    cells = [("network", "parameters", "a step", "patch × batch"), *map(_cells, entries)]
     widths = [max(len(line[i]) for line in cells) for i in range(4)]
     # What it is good for fills the rest of the line, and goes on below itself.
-    room = max(40, shutil.get_terminal_size((120, 24)).columns - sum(widths) - 4 * 2)
+    room = max(24, shutil.get_terminal_size((120, 24)).columns - sum(widths) - 4 * 2)
     texts = ["good for", *(entry["error"] or entry["what"] for entry in entries)]
     lines = []
     for (name, parameters, memory, patch), text in zip(cells, texts, strict=True):
@@ -127,7 +127,7 @@ def _cells(entry: dict[str, Any]) -> tuple[str, str, str, str]:
     if entry["error"]:
         return entry["name"], "", "", ""
     patch = " × ".join(str(n) for n in (*entry["patch_voxels"], entry["batch_size"]))
-    return entry["name"], f"{entry['parameters'] / 1e6:.2f}", f"{entry['memory_mb'] / 1024:.1f}", patch
+    return entry["name"], f"{entry['parameters'] / 1e6:.2f} M", f"{entry['memory_mb'] / 1024:.1f} GB", patch
 
 
 def _needs(entry: dict[str, Any]) -> str:
