@@ -1,17 +1,21 @@
-"""Pages that are written from the code at every build: the settings of a plan, the recipes, and the commands."""
+"""Pages that are written from the code at every build: settings, networks, recipes and commands."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_seg3d.cli import make_parser
 from napari_seg3d.model.network_settings import FAMILIES
-from napari_seg3d.model.plan import Plan
+from napari_seg3d.model.networks import network_module, network_names, network_summary, parameter_count
+from napari_seg3d.model.networks.discriminators import DISCRIMINATORS
+from napari_seg3d.model.plan import Plan, plan_from
 from napari_seg3d.model.recipes import published, recipe_names
 from napari_seg3d.training.losses import LOSSES
 
@@ -116,6 +120,42 @@ def recipe_page(name: str) -> Iterator[str]:
         yield f"| `{key}` | | {reason} |"
 
 
+def networks_page() -> Iterator[str]:
+    """A table of all families, then what the module of each says about it."""
+    stages = {
+        "widths": (32, 64, 128, 256, 320, 320),
+        "kernels": ((3, 3, 3),) * 6,
+        "strides": ((1, 1, 1), *[(2, 2, 2)] * 5),
+    }
+    written_out: dict[str, dict[str, Any]] = {"unet": stages, "resenc-unet": {**stages, "blocks": (1, 3, 4, 6, 6, 6)}}
+    told = {name: inspect.cleandoc(network_module(name).__doc__ or "") for name in network_names()}
+    yield "| network | paper | million parameters | patches in multiples of | good for |"
+    yield "|---|---|---|---|---|"
+    for name in network_names():
+        plan = plan_from(
+            {
+                "modalities": ("FLAIR", "T1w", "T1gd", "T2w"),
+                "labels": [{"value": i, "name": f"label {i}", "color": "#ff0000"} for i in (1, 2)],
+                "spacing_mm": (1, 1, 1),
+                "network": {"name": name, **written_out.get(name, {})},
+                "patch_voxels": (128, 128, 64),
+                "epochs": 1,
+            }
+        )
+        doi = re.search(r"doi:([^\s),;]+[^\s),;.])", told[name])
+        paper = f"[{doi[1]}](https://doi.org/{doi[1]})" if doi else ""
+        divisor = " × ".join(str(n) for n in plan.network.divisor)
+        only = "; only the plan's own size" if plan.network.fixed_size else ""
+        yield (
+            f"| [`{name}`](#{name}) | {paper} | {parameter_count(plan) / 1e6:.2f} | {divisor}{only} | "
+            f"{network_summary(name)} |"
+        )
+    for name, text in told.items():
+        yield f"\n## {name}\n\n{text}"
+    yield "\n## Discriminators\n"
+    yield from (f"- `{name}`: {about}" for name, about in DISCRIMINATORS.items())
+
+
 def write_pages(app: Sphinx) -> None:
     """Write the pages that others include."""
     # argparse shall not follow the terminal in which the documentation is built.
@@ -123,6 +163,7 @@ def write_pages(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "reference" / "generated"
     folder.mkdir(exist_ok=True)
     pages = {"plan.md": plan_page(), "commands.md": commands_page(), "losses.md": losses_page()}
+    pages["networks.md"] = networks_page()
     pages |= {f"recipe-{name}.md": recipe_page(name) for name in recipe_names()[1:]}
     for name, page in pages.items():
         (folder / name).write_text("\n".join(page), encoding="utf-8")

@@ -69,6 +69,7 @@ def test_every_family_is_here():
 @pytest.mark.parametrize(
     ("network", "images", "outputs", "settings", "published"),
     [
+        ("unet", 4, 3, STAGES, 31_192_035),
         # dynamic-network-architectures 0.4.4 counts 102,350,575 with nnU-Net's settings; its coarsest head is left out.
         ("resenc-unet", 1, 3, {**STAGES, "blocks": (1, 3, 4, 6, 6, 6), "deep_supervision": True}, 102_350_575 - 963),
         ("monai-unet", 4, 3, {}, 4_810_074),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from re import Pattern, compile
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from ...errors import ModelError
@@ -103,6 +103,11 @@ def network_summary(name: str) -> str:
     return NETWORKS[name]
 
 
+def network_module(name: str) -> ModuleType:
+    """Return the module of a family: its docstring names the paper and what differs from it, its `build` builds it."""
+    return import_module(_MODULES[name], __package__)
+
+
 def build_network(plan: Plan) -> nn.Module:
     """Build the network of a plan with fresh weights from torch's current random state.
 
@@ -115,7 +120,7 @@ def build_network(plan: Plan) -> nn.Module:
     ModelError
         By the module, when it is given another shape.
     """
-    network: nn.Module = import_module(_MODULES[plan.network.name], __package__).build(plan)
+    network: nn.Module = network_module(plan.network.name).build(plan)
     network.register_forward_pre_hook(partial(_check_shape, plan))
     return network
 

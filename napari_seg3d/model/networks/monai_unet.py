@@ -1,7 +1,7 @@
 """MONAI's UNet with residual units (Kerfoot et al. 2018, doi:10.1007/978-3-030-12029-0_40).
 
-With widths 16-32-64-128-256, four images and three outputs it has 4,810,074 parameters: the baseline of the UNETR
-article.
+(B, images, X, Y, Z) to logits of the same size, for multiples of 16 with five widths. With widths 16-32-64-128-256,
+four images and three outputs it has 4,810,074 parameters: the baseline of the UNETR article.
 """
 
 from __future__ import annotations

