@@ -135,21 +135,64 @@ def disagreements(
     box = common_box(difference != 0)
     if box is None:
         return ()
+    places = places_in(difference[box], box, geometry)
+    large_enough = [place for place in places if place.volume_ml >= smallest_ml]
+    return tuple(sorted(large_enough, key=lambda place: -place.voxels))
+
+
+def places_in(
+    part_of_difference: NDArray[np.uint8], box: tuple[slice, slice, slice], geometry: Geometry
+) -> list[Disagreement]:
+    """Return the connected places in a part of a difference map, in the order of their first voxels.
+
+    Parameters
+    ----------
+    part_of_difference : (X, Y, Z) uint8 ndarray
+        The difference map inside `box`, or less of it: what is 0 does not count.
+    box : (slice, slice, slice)
+        Where it lies in the whole.
+    geometry : Geometry
+        The grid of the whole.
+    """
     parts: NDArray[np.int64] = connected_parts(  # type: ignore[no-untyped-call]  # scikit-image has no types here
-        difference[box], background=0, connectivity=1
+        part_of_difference, background=0, connectivity=1
     )
-    in_box = np.nonzero(parts)
-    part = parts[in_box] - 1
-    voxels = np.stack(in_box, axis=1) + [side.start for side in box]
+    inside = np.nonzero(parts)
+    if not len(inside[0]):
+        return []
+    # scikit-image does not promise an order of its numbers: they are made to follow the first voxels.
+    _, first_at, part = np.unique(parts[inside], return_index=True, return_inverse=True)
+    part = np.argsort(np.argsort(first_at))[part]
+    kinds = part_of_difference[inside]
+    voxels = np.stack(inside, axis=1) + [side.start for side in box]
     sizes = np.bincount(part)
     to_centre_mm = _distance_to_centre(voxels * np.asarray(geometry.spacing_mm), part, sizes)
     # Sorted by part and, within a part, by distance to its centre: the first voxel of each part is its centre voxel.
     order = np.lexsort((to_centre_mm, part))
-    voxels = voxels[order]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    large_enough = np.flatnonzero(sizes * geometry.voxel_volume_ml >= smallest_ml)
-    ranked = large_enough[np.argsort(-sizes[large_enough], kind="stable")]
-    return tuple(_disagreement(voxels[starts[p] : starts[p + 1]], difference, geometry) for p in ranked)
+    voxels, kinds = voxels[order], kinds[order]
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    lows, highs = np.minimum.reduceat(voxels, starts), np.maximum.reduceat(voxels, starts) + 1
+    columns = [np.ascontiguousarray(column) for column in voxels.T]
+    voxel_ml = geometry.voxel_volume_ml
+    return [
+        Disagreement(
+            kind=kind,
+            volume_ml=(end - start) * voxel_ml,
+            centre_voxel=(centre[0], centre[1], centre[2]),
+            box=(slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])),
+            indices=(columns[0][start:end], columns[1][start:end], columns[2][start:end]),
+        )
+        for start, end, kind, centre, low, high in zip(
+            starts.tolist(),
+            ends.tolist(),
+            kinds[starts].tolist(),
+            voxels[starts].tolist(),
+            lows.tolist(),
+            highs.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def _distance_to_centre(
@@ -157,17 +200,5 @@ def _distance_to_centre(
 ) -> NDArray[np.float64]:
     centres = np.stack([np.bincount(part, weights=points_mm[:, axis]) / sizes for axis in range(3)], axis=1)
     distances: NDArray[np.float64] = np.linalg.norm(points_mm - centres[part], axis=1)
-    return distances
-
-
-def _disagreement(voxels: NDArray[np.intp], difference: NDArray[np.uint8], geometry: Geometry) -> Disagreement:
-    x, y, z = voxels.T
-    low, high = voxels.min(axis=0).tolist(), (voxels.max(axis=0) + 1).tolist()
-    centre = (int(x[0]), int(y[0]), int(z[0]))
-    return Disagreement(
-        kind=int(difference[centre]),
-        volume_ml=len(voxels) * geometry.voxel_volume_ml,
-        centre_voxel=centre,
-        box=(slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])),
-        indices=(x, y, z),
-    )
+    # Rounding errors must not choose between voxels that are equally near.
+    return distances.round(6)

@@ -68,6 +68,18 @@ def test_equals_the_contours_of_simpleitk() -> None:
     assert ours.mean_mm == pytest.approx(np.concatenate([forth, back]).mean(), abs=1e-4)
 
 
+def test_equals_brute_force() -> None:
+    predicted, truth = _pair()
+    ours, theirs = (np.argwhere(boundary(mask)) * SPACING for mask in (predicted, truth))
+    every = np.linalg.norm(ours[:, None] - theirs[None], axis=2)
+    forth, back = every.min(axis=1), every.min(axis=0)
+    scores = surface_distances(predicted, truth, SPACING)
+    both = np.concatenate([forth, back])
+    expected = (both.max(), max(np.percentile(forth, 95), np.percentile(back, 95)), both.mean())
+    np.testing.assert_allclose((scores.hd_mm, scores.hd95_mm, scores.mean_mm), expected, rtol=0, atol=1e-9)
+    assert scores.surface_dice == np.mean(both <= 1.0)
+
+
 def test_a_shift_of_two_voxels_of_three_mm_is_six_mm() -> None:
     truth = np.zeros((5, 6, 15), bool)
     truth[2, 3, 4] = True
