@@ -166,10 +166,10 @@ def in_words(event: Event) -> str:
             return f"{what}{share}{_left(left)}"
         case Step(step=step, epoch=epoch, loss=loss, seconds_left=left, details=details):
             # The time left stands in front of what a narrow terminal may cut off.
-            return f"epoch {epoch + 1} · step {step} · loss {loss:.3f}{_left(left)}{_details(details)}"
+            return f"epoch {epoch + 1} · step {step}{_left(left)} · {_losses(loss, details)}"
         case EpochDone(epoch=epoch, epochs=epochs, loss=loss, seconds_left=left, details=details):
             of = "" if epochs is None else f" of {epochs}"
-            return f"epoch {epoch}{of} done · loss {loss:.3f}{_left(left)}{_details(details)}"
+            return f"epoch {epoch}{of} done{_left(left)} · {_losses(loss, details)}"
         case Validated(dice=dice, mean_dice=mean, epoch=epoch, best=best, loss=loss):
             parts = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
             also = "" if loss is None else f" · loss {loss:.3f}"
@@ -177,8 +177,9 @@ def in_words(event: Event) -> str:
     return ""
 
 
-def _details(details: Mapping[str, float]) -> str:
-    return f" · {details_in_words(details)}" if details else ""
+def _losses(loss: float, details: Mapping[str, float]) -> str:
+    # Of a generator the loss is among the details.
+    return details_in_words(details) if details else f"loss {loss:.3f}"
 
 
 def _left(seconds: float | None) -> str:

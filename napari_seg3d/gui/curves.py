@@ -217,7 +217,10 @@ class CurvesView(QWidget):
         self._plots.setAccessibleName("Curves of loss and Dice")
         self._loss_plot = self._plots.addPlot(row=0, col=0, axisItems={"bottom": _WholeNumbers("bottom")})
         self._dice_plot = self._plots.addPlot(row=1, col=0, axisItems={"bottom": _WholeNumbers("bottom")})
-        self._detail_plot = pg.PlotItem(axisItems={"bottom": _WholeNumbers("bottom")})
+        self._detail_plot = self._plots.addPlot(row=2, col=0, axisItems={"bottom": _WholeNumbers("bottom")})
+        # Out of the layout, in which hidden plots keep their room, but still owned by the scene.
+        self._detail_plot.hide()
+        self._plots.ci.layout.removeItem(self._detail_plot)
         # The lowest plot bears the labels of the axis for all.
         self._plots.ci.layout.setRowStretchFactor(0, 4)
         self._plots.ci.layout.setRowStretchFactor(1, 5)
@@ -411,19 +414,19 @@ class CurvesView(QWidget):
 
     def _draw_details(self) -> None:
         curves = self._curves
-        there, wanted = self._detail_plot in self._plots.ci.items, bool(curves.details)
-        if wanted and not there:
-            self._plots.addItem(self._detail_plot, row=2, col=0)
-            self._plots.ci.layout.setRowStretchFactor(2, 4)
-            self._plots.setMinimumHeight(320)
+        wanted = bool(curves.details)
+        if wanted != self._detail_plot.isVisible():
+            self._detail_plot.setVisible(wanted)
+            layout = self._plots.ci.layout
+            if wanted:
+                layout.addItem(self._detail_plot, 2, 0)
+            else:
+                layout.removeItem(self._detail_plot)
+            layout.setRowStretchFactor(2, 4 if wanted else 0)
+            self._plots.setMinimumHeight(320 if wanted else 220)
             for plot in self._all_plots:  # all, so that their horizontal axes stay in line
-                plot.showAxis("right")
+                plot.showAxis("right", wanted)
                 plot.getAxis("right").setStyle(showValues=plot is self._detail_plot)
-        elif there and not wanted:
-            self._plots.removeItem(self._detail_plot)
-            self._plots.setMinimumHeight(220)
-            for plot in self._all_plots:
-                plot.hideAxis("right")
         self._detail_legend.setVisible(wanted)
         for name, series in curves.details.items():
             if name not in self._detail_lines:
@@ -437,7 +440,7 @@ class CurvesView(QWidget):
         self._dice_plot.showLabel("bottom", not wanted)
 
     def _mouse_moved(self, where: QPointF) -> None:
-        shown = (plot for plot in self._all_plots if plot.scene() is not None)
+        shown = (plot for plot in self._all_plots if plot.isVisible())
         plot = next((plot for plot in shown if plot.sceneBoundingRect().contains(where)), None)
         self._place = None if plot is None or self.is_empty else plot.vb.mapSceneToView(where).x()
         self._read()

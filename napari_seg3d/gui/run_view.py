@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtpy.QtCore import QUrl, Signal
+from qtpy.QtCore import Qt, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMenu, QPushButton, QToolButton, QVBoxLayout, QWidget
 
@@ -131,7 +131,7 @@ class RunView(QWidget):
         top.addWidget(self._compare)
         standing = QHBoxLayout()
         standing.addWidget(self._status, 1)
-        standing.addWidget(self._board)
+        standing.addWidget(self._board, 0, Qt.AlignmentFlag.AlignTop)
         looking = QHBoxLayout()
         looking.addWidget(self._case, 1)
         looking.addWidget(self._look)
@@ -225,9 +225,8 @@ class RunView(QWidget):
         else:
             epoch = event.epoch + 1 if isinstance(event, Step) else event.epoch
             step = event.step if isinstance(event, Step) else event.steps
-            parts = [f"epoch {epoch}", f"step {step}", f"loss {event.loss:.3f}"]
-            if event.details:
-                parts.append(details_in_words(event.details))
+            parts = [f"epoch {epoch}", f"step {step}"]
+            parts += details_in_words(event.details).split(" · ") if event.details else [f"loss {event.loss:.3f}"]
         if event.seconds_left is not None:
             parts.append(f"{duration(event.seconds_left)} left")
         entry = self.entry
@@ -235,14 +234,16 @@ class RunView(QWidget):
             parts.append(entry.facts.device)
         if isinstance(event, Step) and event.memory_mb is not None:
             parts.append(memory_in_words(event.memory_mb))
-        self._status.setText(" · ".join(parts))
+        # Lines break between the parts only.
+        self._status.setText(" · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts))
 
     def _hint_at_overfitting(self) -> None:
         self._hint.setVisible(looks_overfitted(list(self._history.values())))
 
     def _tensorboard_button(self) -> QToolButton:
         button = QToolButton()
-        button.setText("TensorBoard")
+        button.setText("TensorBoard …")
+        button.setStyleSheet("QToolButton::menu-indicator { image: none; }")
         button.setToolTip(
             "The run keeps its curves as TensorBoard files too: copy the command that shows them in a browser (after "
             "pip install tensorboard), or open their folder"

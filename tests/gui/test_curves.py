@@ -106,9 +106,10 @@ def test_a_discriminator_has_a_plot_of_its_own_that_goes_with_it(view, qtbot):
     view.show_history(training(4), COLOURS)
     assert not view._detail_lines
     assert not view._detail_legend.isVisible()
-    assert view._detail_plot not in view._plots.ci.items
+    assert not view._detail_plot.isVisible()
+    qtbot.waitUntil(lambda: view._dice_plot.geometry().bottom() > 0.95 * view._plots.ci.geometry().bottom())
     view.show_history(judged(2), COLOURS)
-    assert view._detail_plot in view._plots.ci.items
+    assert view._detail_plot.isVisible()
 
 
 def test_other_events_change_nothing():
