@@ -1,0 +1,114 @@
+"""Every change of a layer is noticed where it is, on any grid, and tools' changes are one step each."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+
+from napari_seg3d.correction.change import Change
+from napari_seg3d.gui.edits import STROKE, LayerEdits
+from napari_seg3d.gui.layers import prediction_layer, stored
+from napari_seg3d.volumes.geometry import Geometry
+from napari_seg3d.volumes.volume import LabelMap, LabelTable
+
+TABLE = LabelTable.from_names({1: "one", 2: "two", 3: "three"})
+
+
+def edits_on(signs=(1, 1, 1), order=(0, 1, 2)):
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(np.array((1.0, 1.5, 3.0)) * signs)[:, list(order)]
+    data = np.random.default_rng(0).integers(0, 3, (9, 7, 5)).astype(np.uint8)
+    label_map = LabelMap(data, Geometry((9, 7, 5), affine), TABLE, "case")
+    layer = prediction_layer(label_map, case_id="case")
+    edits = LayerEdits(layer)
+    heard = []
+    edits.made.connect(heard.append)
+    return edits, heard, data.copy(), label_map.geometry
+
+
+def some_change(data, value=3, what="Fill holes", seed=1):
+    places = np.unique(np.random.default_rng(seed).integers(0, data.size, 20))
+    x, y, z = np.unravel_index(places, data.shape)
+    return Change((x, y, z), np.full(len(x), value, np.uint8), what)
+
+
+@pytest.mark.parametrize("signs", list(product((1, -1), repeat=3)))
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_a_change_lands_in_the_cases_own_voxels_on_any_grid(signs, order):
+    edits, heard, before, geometry = edits_on(signs, order)
+    change = some_change(before)
+    assert edits.make(change)
+    expected = change.applied_to(before)
+    np.testing.assert_array_equal(stored(edits.layer.data, geometry), expected)
+    (edit,) = heard
+    rebuilt = before.copy()
+    np.testing.assert_array_equal(rebuilt[edit.change.indices], edit.old)
+    rebuilt[edit.change.indices] = edit.change.values
+    np.testing.assert_array_equal(rebuilt, expected)
+    assert edit.what == "Fill holes"
+    edits.layer.undo()
+    edits.look()
+    np.testing.assert_array_equal(stored(edits.layer.data, geometry), before)
+    assert heard[-1].what == "Undo: Fill holes"
+
+
+def test_strokes_undo_and_redo_are_named_in_step():
+    edits, heard, before, _ = edits_on()
+    layer: Labels = edits.layer
+    with layer.block_history():
+        layer.paint((2, 3, 4), 3)
+        layer.paint((2, 4, 4), 3)
+    edits.make(some_change(before, value=1, what="Grow"))
+    assert [edit.what for edit in heard] == [STROKE, "Grow"]
+    assert edits.done == [STROKE, "Grow"]
+    layer.undo()
+    layer.undo()
+    edits.look()  # both at once, as of a hidden layer
+    assert (edits.done, edits.undone) == ([], ["Grow", STROKE])
+    layer.redo()
+    edits.look()
+    assert heard[-1].what == f"Redo: {STROKE}"
+    # A new edit after an undo ends what could be redone; it is not taken for the redo of the last one.
+    edits.make(some_change(before, value=2, what="Smooth", seed=2))
+    assert (edits.done, edits.undone) == ([STROKE, "Smooth"], [])
+    layer.undo()
+    edits.look()
+    edits.make(some_change(before, value=3, what="Islands", seed=3))
+    assert heard[-1].what == "Islands"
+    assert len(edits.done) == len(layer._undo_history) == 2
+
+
+def test_replaying_all_edits_gives_the_layer():
+    edits, heard, before, geometry = edits_on((-1, 1, -1), (1, 2, 0))
+    layer, random = edits.layer, np.random.default_rng(4)
+    for i in range(130):  # more than napari remembers
+        kind = random.integers(4)
+        if kind == 0:
+            layer.selected_label = int(random.integers(4))
+            layer.paint(tuple(random.integers(0, layer.data.shape)), layer.selected_label)
+        elif kind == 1:
+            edits.make(some_change(before, value=int(random.integers(4)), what=f"tool {i}", seed=i))
+        elif kind == 2:
+            layer.undo()
+        else:
+            layer.redo()
+        edits.look()
+        assert len(edits.done) <= 100
+    array = before.copy()
+    for edit in heard:
+        np.testing.assert_array_equal(array[edit.change.indices], edit.old)
+        array[edit.change.indices] = edit.change.values
+    np.testing.assert_array_equal(array, stored(layer.data, geometry))
+
+
+def test_nothing_is_told_of_what_changes_nothing_or_after_closing():
+    edits, heard, before, _ = edits_on()
+    assert not edits.make(Change.nothing("Nothing"))
+    edits.layer.refresh()
+    assert heard == []
+    edits.close()
+    edits.layer.paint((1, 1, 1), 3)
+    assert heard == []
