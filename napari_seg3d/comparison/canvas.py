@@ -6,6 +6,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..volumes.atomic import write_whole
 
 if TYPE_CHECKING:
@@ -42,6 +45,19 @@ def png_bytes(figure: Figure) -> bytes:
     # No date and no program version: the same figure gives the same bytes.
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
+
+
+def save_pixels(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    """Write (rows, columns, 4) RGBA pixels as a PNG file, whole or not at all; an older file is replaced."""
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    # None leaves the program's name out, which the stub does not know.
+    imsave(file, pixels, format="png", metadata={"Software": None})  # type: ignore[dict-item]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as temporary:
+        temporary.write_bytes(file.getvalue())
+    return path
 
 
 def save_figure(path: Path, figure: Figure) -> Path:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..cases.case import Case
 from ..cases.labels import Region
 from ..comparison.baselines import search_baselines
-from ..comparison.canvas import save_figure
+from ..comparison.canvas import save_pixels
 from ..comparison.figures import curves_figure
 from ..comparison.gallery import Choice, Material, draw
 from ..errors import Seg3dError
@@ -66,10 +66,10 @@ def _drawn(figure: Figure) -> Drawing:
 
 
 @job
-def write_figure(path: Path, figure: Figure) -> Iterator[Event]:
-    """Write a figure as PNG, whole or not at all; Finished.result = its path."""
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> Iterator[Event]:
+    """Write a figure as it is shown as PNG, whole or not at all; Finished.result = its path."""
     yield Progress("saving", 0)
-    save_figure(path, figure)
+    save_pixels(path, pixels)
     yield Saved(path, "figure")
     yield Finished(path)
 

@@ -276,7 +276,7 @@ class FiguresWindow(QDialog):
 
     def save(self) -> None:
         """Write the figure to a file that the user chooses."""
-        if self._drawing is None or self._drawing.figure is None:
+        if self._drawing is None or self._drawing.pixels is None:
             return
         case = "" if self._shown_material is None else self._shown_material.case
         kind = self.kind.currentData()
@@ -286,9 +286,9 @@ class FiguresWindow(QDialog):
         if not chosen:
             return
         path = Path(chosen if chosen.lower().endswith(".png") else f"{chosen}.png")
-        kwargs = {"path": path, "figure": self._drawing.figure}
+        kwargs = {"path": path, "pixels": self._drawing.pixels}
         self._saving = Job(
-            "Saving a figure", "napari_seg3d.gui.figure_tasks:write_figure", kwargs, "thread", "figure", True
+            "Saving a figure", "napari_seg3d.gui.figure_tasks:write_picture", kwargs, "thread", "figure", True
         )
         self._workspace.start(self._saving)
 

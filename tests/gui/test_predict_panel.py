@@ -177,6 +177,23 @@ def test_from_no_model_to_every_case(page, trained_study, qtbot):
     page.wait(lambda: "case1" in workspace.scores)
     assert panel.results.item(0, 2).text() == f"{workspace.scores['case1']:.3f}"
 
+    # Logits and probabilities are maps like it, but hidden; logits have 0 in the middle of their colours.
+    panel.logits.setChecked(True)
+    panel.probabilities.setChecked(True)
+    assert page.predict() == "finished"
+    page.wait(lambda: "tiny logits background" in page.viewer.layers)
+    page.wait(lambda: "tiny probability oedema" in page.viewer.layers)
+    logits = page.viewer.layers["tiny logits oedema"]
+    low, high = logits.contrast_limits
+    assert low == -high
+    assert not logits.visible
+    assert logits.data.min() < 0
+    assert page.viewer.layers["tiny probability oedema"].contrast_limits == [0, 1]
+    for extra in page.labels("tiny")[1:]:
+        page.viewer.layers.remove(extra)
+    panel.logits.setChecked(False)
+    panel.probabilities.setChecked(False)
+
     # Predicting again never touches a layer that was painted on.
     panel.uncertainty.setChecked(False)
     voxel = (np.array([1]), np.array([2]), np.array([3]))

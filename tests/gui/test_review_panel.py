@@ -10,6 +10,7 @@ import pytest
 from napari.layers import Labels
 from qtpy.QtWidgets import QFileDialog
 
+from napari_seg3d.comparison.baselines import baselines
 from napari_seg3d.comparison.report import compare
 from napari_seg3d.gui.layers import label_map_of, prediction_layer
 from napari_seg3d.gui.review_panel import ReviewPanel
@@ -174,3 +175,36 @@ def test_other_layers_deleted_layers_and_another_case(page: Page) -> None:
     assert panel.truth_layer is not None
     viewer.layers.clear()
     assert panel.is_empty
+
+
+def test_what_is_reached_without_learning_stands_below_the_scores(page: Page) -> None:
+    panel, case = page.panel, page.workspace.case
+    nothing, threshold = baselines(case)
+    expected = f"all background {nothing.mean_dice:.2f} · best threshold {threshold.mean_dice:.2f}"
+    page.wait(lambda: panel._beside.text() == expected)
+    assert "Without learning" in panel._beside.toolTip()
+    assert threshold.how["oedema"] in panel._beside.toolTip()
+    found = panel._threshold
+    # A stroke on the prediction needs no new search.
+    page.paint((1, 1, 1), 2)
+    page.wait_for_scores()
+    panel._compare(surface=True)
+    page.wait_for_scores()
+    assert panel._threshold is found
+    assert panel._search is None
+
+
+def test_figures_show_what_is_compared(page: Page) -> None:
+    panel = page.panel
+    material = panel.material()
+    assert material.case == "case1"
+    assert np.array_equal(material.predicted.data, label_map_of(page.prediction).data)
+    assert list(material.images) == list(page.workspace.case.modalities)
+    panel._figures_button.click()
+    window = panel._figures
+    page.wait(lambda: window._drawing is not None)
+    assert window._drawing.figure.get_suptitle().startswith("case1")
+    before = window._drawing
+    page.paint((1, 1, 1), 2)
+    page.wait(lambda: window._drawing is not before)
+    window.close()
