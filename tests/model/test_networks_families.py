@@ -15,6 +15,7 @@ from napari_seg3d.model.network_settings import FAMILIES
 from napari_seg3d.model.networks import build_network, in_encoder, network_names, parameter_count
 from napari_seg3d.model.networks.discriminators import DISCRIMINATORS, build_discriminator
 from napari_seg3d.model.plan import Plan, plan_from
+from napari_seg3d.training.learner import Learner
 
 STAGES = {"kernels": ((3, 3, 3),) * 6, "strides": ((1, 1, 1), *[(2, 2, 2)] * 5), "widths": (32, 64, 128, 256, 320, 320)}
 SMALL_STAGES = {"kernels": ((3, 3, 1), *[(3, 3, 3)] * 3), "widths": (4, 6, 8, 8),
@@ -336,3 +337,15 @@ def test_discriminators_that_cannot_be_are_refused_in_words():
         build_discriminator(plan_for("keras-unet", 1, 3, (8, 32, 32), adversarial={"discriminator": "vox2vox"}))
     with pytest.raises(ModelError, match="single one"):
         build_discriminator(plan_for("keras-unet", 1, 3, (16, 24, 24), adversarial={"discriminator": "vox2vox"}))
+
+
+@pytest.mark.parametrize("network", TINY)
+def test_a_frozen_encoder_stays_as_it_is_while_the_rest_learns(network):
+    plan = tiny(network).changed({"encoder_rate": 0.0, "batch_size": 1})
+    learner = Learner(plan, torch.device("cpu"))
+    before = {name: p.detach().clone() for name, p in learner.network.named_parameters()}
+    target = torch.randint(0, 3, (1, 1, *plan.patch_voxels), dtype=torch.uint8)
+    learner.learn((torch.cat((target, target), 1).float(), target), 0.0)
+    moved = {name for name, p in learner.network.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert not [name for name in moved if in_encoder(network, name)]
