@@ -13,12 +13,14 @@ from napari.layers import Image, Labels, Shapes
 
 from napari_seg3d.cases.dataset import open_dataset
 from napari_seg3d.errors import FileError, ModelError
+from napari_seg3d.gui import predict_panel
 from napari_seg3d.gui.layers import label_map_of, origin_of
 from napari_seg3d.gui.model_facts import misfit, oddities, read_ensemble_facts, read_model_facts
 from napari_seg3d.gui.predict_panel import PredictPanel
 from napari_seg3d.gui.result_list import Result, ResultList
 from napari_seg3d.gui.widgets import NARROW
 from napari_seg3d.gui.work import Job
+from napari_seg3d.prediction import predict
 from napari_seg3d.training.cross_validation import CrossValidation, with_judgements, write_cross_validation
 from napari_seg3d.volumes.files import read_label_map
 
@@ -99,6 +101,11 @@ def test_results_are_listed_newest_first_and_can_be_asked_for(qtbot, tmp_path):
     with qtbot.waitSignal(listed.wanted) as wanted:
         listed.cellDoubleClicked.emit(1, 0)
     assert wanted.args[0].path == paths[0]
+
+
+def test_both_rooms_mean_the_same_by_not_looked_at():
+    # The window must not load torch to know this number.
+    assert predict_panel.CERTAIN == predict.CERTAIN
 
 
 # ------------------------------------------------------------------------------------------ the page in a real viewer
