@@ -160,45 +160,52 @@ def places_in(
     inside = np.nonzero(parts)
     if not len(inside[0]):
         return []
-    # scikit-image does not promise an order of its numbers: they are made to follow the first voxels.
-    _, first_at, part = np.unique(parts[inside], return_index=True, return_inverse=True)
-    part = np.argsort(np.argsort(first_at))[part]
+    part = parts[inside] - 1
     kinds = part_of_difference[inside]
-    voxels = np.stack(inside, axis=1) + [side.start for side in box]
+    # scikit-image does not promise an order of its numbers: they are made to follow the first voxels. Assigned
+    # backwards, the first voxel of each part is the one that stays.
+    first = np.zeros(part.max() + 1, np.intp)
+    first[part[::-1]] = np.arange(len(part))[::-1]
+    if len(first) > 1:
+        part = np.argsort(np.argsort(first))[part]
+        order = np.argsort(part, kind="stable")
+        inside, part, kinds = tuple(places[order] for places in inside), part[order], kinds[order]
     sizes = np.bincount(part)
-    to_centre_mm = _distance_to_centre(voxels * np.asarray(geometry.spacing_mm), part, sizes)
-    # Sorted by part and, within a part, by distance to its centre: the first voxel of each part is its centre voxel.
-    order = np.lexsort((to_centre_mm, part))
-    voxels, kinds = voxels[order], kinds[order]
     ends = np.cumsum(sizes)
     starts = ends - sizes
-    lows, highs = np.minimum.reduceat(voxels, starts), np.maximum.reduceat(voxels, starts) + 1
-    columns = [np.ascontiguousarray(column) for column in voxels.T]
+    centres = _nearest_to_centre(inside, starts, sizes, geometry.spacing_mm)
+    lows = [np.minimum.reduceat(places, starts) for places in inside]
+    highs = [np.maximum.reduceat(places, starts) + 1 for places in inside]
+    offset = [side.start for side in box]
+    x, y, z = (places + start for places, start in zip(inside, offset, strict=True))
+    bounds = np.stack([*lows, *highs], axis=1) + offset * 2
     voxel_ml = geometry.voxel_volume_ml
     return [
         Disagreement(
             kind=kind,
             volume_ml=(end - start) * voxel_ml,
-            centre_voxel=(centre[0], centre[1], centre[2]),
-            box=(slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])),
-            indices=(columns[0][start:end], columns[1][start:end], columns[2][start:end]),
+            centre_voxel=(int(x[centre]), int(y[centre]), int(z[centre])),
+            box=(slice(x0, x1), slice(y0, y1), slice(z0, z1)),
+            indices=(x[start:end], y[start:end], z[start:end]),
         )
-        for start, end, kind, centre, low, high in zip(
-            starts.tolist(),
-            ends.tolist(),
-            kinds[starts].tolist(),
-            voxels[starts].tolist(),
-            lows.tolist(),
-            highs.tolist(),
-            strict=True,
+        for start, end, kind, centre, (x0, y0, z0, x1, y1, z1) in zip(
+            starts.tolist(), ends.tolist(), kinds[starts].tolist(), centres.tolist(), bounds.tolist(), strict=True
         )
     ]
 
 
-def _distance_to_centre(
-    points_mm: NDArray[np.float64], part: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    centres = np.stack([np.bincount(part, weights=points_mm[:, axis]) / sizes for axis in range(3)], axis=1)
-    distances: NDArray[np.float64] = np.linalg.norm(points_mm - centres[part], axis=1)
+def _nearest_to_centre(
+    voxels: tuple[NDArray[np.intp], ...],
+    starts: NDArray[np.intp],
+    sizes: NDArray[np.intp],
+    spacing_mm: tuple[float, float, float],
+) -> NDArray[np.intp]:
+    """Number of the voxel nearest to the centre of mass of its part, for each part; the first of several."""
+    squared_mm = np.zeros(len(voxels[0]))
+    for places, spacing in zip(voxels, spacing_mm, strict=True):
+        from_centre = places - np.repeat(np.add.reduceat(places, starts) / sizes, sizes)
+        squared_mm += (from_centre * spacing) ** 2
     # Rounding errors must not choose between voxels that are equally near.
-    return distances.round(6)
+    squared_mm = squared_mm.round(6)
+    nearest = np.flatnonzero(squared_mm == np.repeat(np.minimum.reduceat(squared_mm, starts), sizes))
+    return nearest[np.searchsorted(nearest, starts)]
