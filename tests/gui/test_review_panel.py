@@ -183,7 +183,8 @@ def test_what_is_reached_without_learning_stands_below_the_scores(page: Page) ->
     expected = f"all background {nothing.mean_dice:.2f} · best threshold {threshold.mean_dice:.2f}"
     page.wait(lambda: panel._beside.text() == expected)
     assert "Without learning" in panel._beside.toolTip()
-    assert threshold.how["oedema"] in panel._beside.toolTip()
+    assert all(f"{name}: {how}" in panel._beside.toolTip() for name, how in threshold.how.items())
+    assert len(threshold.how) == 2
     found = panel._threshold
     # A stroke on the prediction needs no new search.
     page.paint((1, 1, 1), 2)
