@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,19 +46,12 @@ class PatchPreview(QWidget):
     ----------
     workspace : Workspace
     viewer : napari.Viewer
-    wanted : callable
-        Gives plan and cases of the training that is proposed, or None if there is none.
     """
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        viewer: Viewer,
-        wanted: Callable[[], Wanted | None],
-        parent: QWidget | None = None,
-    ) -> None:
+    def __init__(self, workspace: Workspace, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._workspace, self._viewer, self._wanted = workspace, viewer, wanted
+        self._workspace, self._viewer = workspace, viewer
+        self._wanted: Wanted | None = None
         self._job: Job | None = None
         #: What is shown now, and what comes after it without more work.
         self._of: Wanted | None = None
@@ -76,11 +69,11 @@ class PatchPreview(QWidget):
         listen(self, workspace.job_event, self._take_event)
         listen(self, workspace.job_ended, self._job_ended)
         listen(self, workspace.case_changed, self._show_state)
-        self.plan_changed()
+        self._show_state()
 
-    def plan_changed(self) -> None:
-        """Begin again with the first patch if the plan or the cases have changed."""
-        wanted = self._wanted()
+    def propose(self, wanted: Wanted | None) -> None:
+        """Take the training that is proposed; begin again with its first patch if plan or cases have changed."""
+        self._wanted = wanted
         if not _same(wanted, self._of):
             self._of, self._waiting, self._step = None, [], 0
             self.words.setText("")
@@ -90,7 +83,7 @@ class PatchPreview(QWidget):
         self._show_state()
 
     def _show_state(self) -> None:
-        wanted = self._wanted()
+        wanted = self._wanted
         self.button.setEnabled(wanted is not None and self._job is None)
         again = self._of is not None
         self.button.setText("Preparing …" if self._job else "See the next patch" if again else "See a training patch")
@@ -103,7 +96,7 @@ class PatchPreview(QWidget):
 
     def show_next(self) -> None:
         """Show the next patch of the training, from the first step on."""
-        wanted = self._wanted()
+        wanted = self._wanted
         if wanted is None or self._job is not None:
             return
         if self._waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
@@ -44,13 +43,12 @@ class SummaryButton(QWidget):
     Parameters
     ----------
     workspace : Workspace
-    wanted : callable
-        Gives the plan, or None if there is none.
     """
 
-    def __init__(self, workspace: Workspace, wanted: Callable[[], Plan | None], parent: QWidget | None = None) -> None:
+    def __init__(self, workspace: Workspace, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._workspace, self._wanted = workspace, wanted
+        self._workspace = workspace
+        self._plan: Plan | None = None
         self._job: Job | None = None
         self.window_shown: SummaryWindow | None = None
         self.button = QPushButton("Layers of the network…")
@@ -61,21 +59,22 @@ class SummaryButton(QWidget):
         layout.addWidget(self.button)
         listen(self, workspace.job_event, self._take_event)
         listen(self, workspace.job_ended, self._job_ended)
-        self.plan_changed()
+        self.propose(None)
 
-    def plan_changed(self) -> None:
-        """Let the button be pressed when, and only when, there is a plan."""
-        self.button.setEnabled(self._wanted() is not None and self._job is None)
+    def propose(self, plan: Plan | None) -> None:
+        """Take the plan whose network is to be shown; without one the button cannot be pressed."""
+        self._plan = plan
+        self.button.setEnabled(plan is not None and self._job is None)
 
     def show_layers(self) -> None:
         """Open the window; the network is walked through in the child process, which has torch loaded."""
-        plan = self._wanted()
+        plan = self._plan
         if plan is None or self._job is not None:
             return
         function = "napari_seg3d.gui.planning:list_layers"
         self._job = Job("Listing the network's layers", function, {"plan": plan}, "process", "layers", quick=True)
         self._workspace.start(self._job)
-        self.plan_changed()
+        self.propose(self._plan)
 
     def _take_event(self, job: Job, event: Event) -> None:
         if job is self._job and isinstance(event, Finished):
@@ -90,7 +89,7 @@ class SummaryButton(QWidget):
     def _job_ended(self, job: Job, _how: str) -> None:
         if job is self._job:
             self._job = None
-            self.plan_changed()
+            self.propose(self._plan)
 
 
 class SummaryWindow(QDialog):

@@ -120,12 +120,12 @@ class TrainPanel(Panel):
         self._plan_words.setTextFormat(Qt.TextFormat.RichText)
         self._plan_fold = Section("Plan", tooltip="What will be trained and why, before it starts")
         self._plan_fold.body.addWidget(self._plan_words)
-        self.layers = SummaryButton(workspace, self._possible_plan)
+        self.layers = SummaryButton(workspace)
         self._plan_fold.body.addWidget(self.layers)
         self._form_fold = Section("More settings", tooltip="Change single settings of the plan")
         self._form_fold.body.addWidget(self.form)
         self._new = Section("New training", open_=True, tooltip="What to train on and how")
-        self.preview = PatchPreview(workspace, viewer, self._patches_wanted)
+        self.preview = PatchPreview(workspace, viewer)
         for part in (self.split, self.choices, self._plan_fold, self.preview, self._form_fold):
             self._new.body.addWidget(part)
         self.start_button = MainButton("Start", "Train with this plan; the window stays usable")
@@ -448,8 +448,9 @@ class TrainPanel(Panel):
         self.split.setEnabled(training is None)
         self.choices.setEnabled(training is None)
         self.form.setEnabled(training is None and self._proposal is not None)
-        self.preview.plan_changed()
-        self.layers.plan_changed()
+        # Handed over, not asked for: parts that keep a method of the page would keep a closed page alive.
+        self.preview.propose(self._patches_wanted())
+        self.layers.propose(self._possible_plan())
 
     def _possible_plan(self) -> Plan | None:
         return None if self._proposal is None or self._proposal.problem else self._proposal.plan

@@ -105,7 +105,7 @@ def test_replaying_all_edits_gives_the_layer():
 
 
 def test_nothing_is_told_of_what_changes_nothing_or_after_closing():
-    edits, heard, before, _ = edits_on()
+    edits, heard, _, _ = edits_on()
     assert not edits.make(Change.nothing("Nothing"))
     edits.layer.refresh()
     assert heard == []

@@ -32,12 +32,10 @@ def names(viewer: Any) -> list[str]:
 
 
 def test_one_patch_after_the_other_is_shown(viewer: Any, workspace: Any, wanted: Wanted, qtbot: Any) -> None:
-    asked: list[Wanted | None] = [None]
-    widget = PatchPreview(workspace, viewer, lambda: asked[0])
+    widget = PatchPreview(workspace, viewer)
     qtbot.addWidget(widget)
     assert not widget.button.isEnabled()
-    asked[0] = wanted
-    widget.plan_changed()
+    widget.propose(wanted)
     assert widget.button.text() == "See a training patch"
     mine = viewer.add_image(np.ones((4, 5, 6), np.float32), name="mine")
     expected = [patch for step in (0, 1) for patch in result_of(preview(wanted.plan, wanted.cases, step=step))]
@@ -57,8 +55,7 @@ def test_one_patch_after_the_other_is_shown(viewer: Any, workspace: Any, wanted:
         assert not mine.visible
     assert widget.button.text() == "See the next patch"
     # Another plan begins with its first patch.
-    asked[0] = Wanted(wanted.plan.changed({"seed": 5}), wanted.cases)
-    widget.plan_changed()
+    widget.propose(Wanted(wanted.plan.changed({"seed": 5}), wanted.cases))
     assert widget.button.text() == "See a training patch"
     assert widget.words.text() == ""
     widget.show_next()
@@ -70,8 +67,9 @@ def test_a_patch_is_nothing_to_review_and_goes_with_its_case(
 ) -> None:
     page = ReviewPanel(session_for(viewer).workspace, viewer)
     viewer.window.add_dock_widget(page, area="right")
-    widget = PatchPreview(workspace, viewer, lambda: wanted)
+    widget = PatchPreview(workspace, viewer)
     qtbot.addWidget(widget)
+    widget.propose(wanted)
     widget.show_next()
     assert names(viewer)
     assert page.predicted_layer is None
