@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from ..errors import LabelError
+from .edits import LayerEdits
 from .layers import (
     PLANES,
     image_layer,
@@ -64,6 +66,7 @@ class CaseView:
         self._workspace = workspace
         self._viewer = viewer
         self._watched: dict[Labels, _Watch] = {}
+        self._edits: dict[Labels, LayerEdits] = {}
         self._steps: Iterator[None] = iter(())
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -99,6 +102,9 @@ class CaseView:
         for watch in self._watched.values():
             watch.close()
         self._watched.clear()
+        for edits in self._edits.values():
+            edits.close()
+        self._edits.clear()
         self._viewer.layers.events.inserted.disconnect(self._watch_all)
         self._viewer.layers.events.removed.disconnect(self._watch_all)
 
@@ -167,6 +173,8 @@ class CaseView:
             layer.events.name.connect(self._after_rename)
         for layer in [layer for layer in self._watched if layer not in present]:
             self._watched.pop(layer).close()
+            if layer in self._edits:
+                self._edits.pop(layer).close()
         for layer in present:
             origin = origin_or_none(layer)
             if origin is not None and origin.role != "prediction" and not layer.locked:
@@ -194,6 +202,20 @@ class CaseView:
 
     def _tell_unsaved(self) -> None:
         self._workspace.set_unsaved(frozenset(layer.name for layer in self.unsaved_layers()))
+
+    def edits_of(self, layer: Labels) -> LayerEdits:
+        """Return the edits of a layer that is corrected: the same object to all who ask, until the layer leaves.
+
+        Raises
+        ------
+        LabelError
+            If the layer is not watched here: it is a truth, or no prediction of ours, or has left the viewer.
+        """
+        if layer not in self._watched:
+            raise LabelError(f"The layer {layer.name} is not one that is corrected. Choose a prediction or a copy.")
+        if layer not in self._edits:
+            self._edits[layer] = LayerEdits(layer)
+        return self._edits[layer]
 
     def unsaved_layers(self) -> list[Labels]:
         """Layers whose voxels differ from what was last read or saved."""

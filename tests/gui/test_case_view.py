@@ -1,0 +1,42 @@
+"""What the view of a case keeps of its layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_seg3d.correction.change import Change
+from napari_seg3d.errors import LabelError
+from napari_seg3d.gui.case_view import CaseView
+from napari_seg3d.gui.layers import prediction_layer, truth_layer
+from napari_seg3d.volumes.geometry import Geometry
+from napari_seg3d.volumes.volume import LabelMap, LabelTable
+
+
+def test_all_who_ask_share_the_edits_of_a_layer_until_it_leaves(workspace, qapp):
+    viewer = ViewerModel()
+    view = CaseView(workspace, viewer)
+    table = LabelTable.from_names({1: "one", 2: "two"})
+    label_map = LabelMap(np.ones((4, 5, 6), np.uint8), Geometry.with_spacing((4, 5, 6)), table)
+    layer = viewer.add_layer(prediction_layer(label_map))
+    edits = view.edits_of(layer)
+    assert view.edits_of(layer) is edits
+    heard = []
+    edits.made.connect(heard.append)
+    where = tuple(np.array([i]) for i in (1, 2, 3))
+    assert edits.make(Change(where, np.array([2], np.uint8), "Relabel"))
+    assert [edit.what for edit in heard] == ["Relabel"]
+    with pytest.raises(LabelError, match="not one that is corrected"):
+        view.edits_of(viewer.add_layer(truth_layer(label_map)))
+    viewer.layers.remove(layer)
+    with pytest.raises(LabelError):
+        view.edits_of(layer)
+    layer.data_setitem(where, 1)
+    assert len(heard) == 1
+    # A layer that comes back begins anew.
+    viewer.add_layer(layer)
+    assert view.edits_of(layer) is not edits
+    view.close()
+    layer.data_setitem(where, 2)
+    assert len(heard) == 1
