@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -47,7 +47,7 @@ def fill_between(
     geometry : Geometry
         Its grid.
     values : sequence of int
-        The labels to fill.
+        The labels to fill. Locked ones among them shape the others and are not painted.
     axis : int
         The axis along which the annotated slices follow each other.
     slices : sequence of int, optional
@@ -74,7 +74,8 @@ def fill_between(
     interpolated distance: so touching labels leave no gap.
     """
     check_axis(axis)
-    check_label(labels, where, *values, geometry=geometry)
+    # A locked label shapes what lies beside it, and gets no voxel.
+    check_label(labels, replace(where, locked=()), *values, geometry=geometry)
     if not len(values):
         raise CorrectionError("Expected at least one label to fill between slices; choose one.")
     chosen = annotated_slices(labels, values, axis) if slices is None else tuple(sorted({int(s) for s in slices}))

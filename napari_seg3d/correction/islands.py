@@ -62,7 +62,7 @@ def keep_largest(
     """
     check_label(labels, where, value)
     box, parts = _parts(labels, value, touching)
-    sizes = np.bincount(parts.ravel(order="K"))
+    sizes = np.bincount(parts.ravel(order="K"), minlength=1)
     unwanted = np.ones(len(sizes), np.bool_)
     unwanted[0] = False
     if len(sizes) > 1:
@@ -106,7 +106,7 @@ def remove_smaller(
     if not np.isfinite(smallest_ml) or smallest_ml <= 0:
         raise CorrectionError(f"Expected a smallest volume above 0 ml, got {smallest_ml:g} ml.")
     box, parts = _parts(labels, value, touching)
-    sizes = np.bincount(parts.ravel(order="K"))
+    sizes = np.bincount(parts.ravel(order="K"), minlength=1)
     # Float rounding must not remove a part of exactly this volume.
     unwanted = sizes * geometry.voxel_volume_ml < smallest_ml * (1 - 1e-9)
     unwanted[0] = False

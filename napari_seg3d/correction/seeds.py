@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def grow_from_seeds(
     geometry : Geometry
         Its grid.
     seeds : (X, Y, Z) integer ndarray
-        0 where nothing is drawn; otherwise the label that is grown from there.
+        0 where nothing is drawn; otherwise the label that is grown from there. Locked ones only stop the others.
     images : sequence of (X, Y, Z) ndarray
         The modalities whose edges count, on the labels' grid, each scaled by its own range of intensities.
     background : int, optional
@@ -72,7 +73,8 @@ def grow_from_seeds(
     """
     numbers = [int(n) for n in distinct_values(seeds) if n != BACKGROUND]
     painted = [n for n in numbers if n != background]
-    check(labels, where, *painted, geometry=geometry)
+    # A locked label keeps the others out of its place, and gets no voxel.
+    check(labels, replace(where, locked=()), *painted, geometry=geometry)
     if not images:
         raise CorrectionError("Expected at least one image whose edges stop the growth; choose a modality.")
     for image in (seeds, *images):
