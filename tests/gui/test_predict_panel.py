@@ -188,14 +188,18 @@ def test_from_no_model_to_every_case(page, trained_study, qtbot):
     panel.logits.setChecked(True)
     panel.probabilities.setChecked(True)
     assert page.predict() == "finished"
-    page.wait(lambda: "tiny logits background" in page.viewer.layers)
-    page.wait(lambda: "tiny probability oedema" in page.viewer.layers)
-    logits = page.viewer.layers["tiny logits oedema"]
-    low, high = logits.contrast_limits
-    assert low == -high
-    assert not logits.visible
-    assert logits.data.min() < 0
-    assert page.viewer.layers["tiny probability oedema"].contrast_limits == [0, 1]
+
+    def maps(start):
+        return [layer for layer in page.viewer.layers if layer.name.startswith(start)]
+
+    page.wait(lambda: len(maps("tiny logits")) == 3)
+    page.wait(lambda: len(maps("tiny probability")) == 2)
+    for logits in maps("tiny logits"):
+        low, high = logits.contrast_limits
+        assert low == -high
+        assert not logits.visible
+        assert logits.data.min() < 0
+    assert all(list(layer.contrast_limits) == [0, 1] for layer in maps("tiny probability"))
     for extra in page.labels("tiny")[1:]:
         page.viewer.layers.remove(extra)
     panel.logits.setChecked(False)
