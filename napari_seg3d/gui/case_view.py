@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,12 @@ from napari.layers import Labels, Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QShortcut
 
 from ..errors import LabelError
 from .edits import LayerEdits
+from .keys import HELP, KeyMapWindow, bind_keys
 from .layers import (
     PLANES,
     image_layer,
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 STEP_MS = 15
 #: Milliseconds without a stroke after which an edit counts as made.
 PAUSE_MS = 300
-#: Keys for the planes; free on labels and image layers in napari.
-PLANE_KEYS = {"Shift-A": "axial", "Shift-C": "coronal", "Shift-S": "sagittal"}
 #: Longest time between two strokes that counts as work.
 LONGEST_PAUSE_S = 60.0
 #: Axes of the world point into the screen, down and right, as `layers.SCREEN` expects.
@@ -78,16 +78,19 @@ class CaseView:
         self._watch_all()
 
     def _bind_keys(self) -> None:
-        # On this viewer only, and without keeping it or this object alive.
-        this = weakref.ref(self)
-        for key, plane in PLANE_KEYS.items():
+        planes = {plane: lambda view, plane=plane: view.show_plane(plane) for plane in PLANES}
+        self._free_keys = bind_keys(self._viewer, self, planes)
+        window = getattr(self._viewer, "window", None)
+        if window is not None:
+            shortcut = QShortcut(QKeySequence(HELP), window._qt_window)
+            shortcut.activated.connect(self.show_keys)
 
-            def show(_viewer: Viewer, plane: str = plane) -> None:
-                view = this()
-                if view is not None:
-                    view.show_plane(plane)
-
-            self._viewer.bind_key(key, show, overwrite=True)
+    def show_keys(self) -> None:
+        """Show all keys in a window of their own."""
+        parent = self._viewer.window._qt_window
+        for shown in parent.findChildren(KeyMapWindow):
+            shown.close()
+        KeyMapWindow(parent).show()
 
     def stop_steps(self) -> None:
         """Add no more layers of a case that is still appearing."""
@@ -99,6 +102,7 @@ class CaseView:
     def close(self) -> None:
         """Stop watching; the layers stay as they are."""
         self.stop_steps()
+        self._free_keys()
         for watch in self._watched.values():
             watch.close()
         self._watched.clear()
