@@ -50,6 +50,8 @@ class Correction:
         Label value -> voxels added and removed against the parent.
     sha256 : str
         Of the file.
+    voxels : int, optional
+        How many voxels have another label than in the parent.
     """
 
     version: int
@@ -60,6 +62,7 @@ class Correction:
     seconds: float = 0.0
     changed: Mapping[int, tuple[int, int]] | None = None
     sha256: str = ""
+    voxels: int | None = None
 
 
 def save_correction(
@@ -112,6 +115,7 @@ def save_correction(
         "parent": "" if based_on is None or based_on.source is None else _shown(Path(based_on.source.path), folder),
         "seconds": round(float(seconds), 1),
         "changed": {str(value): counts for value, counts in _changes(label_map, based_on).items()},
+        "voxels": int(np.count_nonzero(label_map.data if based_on is None else label_map.data != based_on.data)),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     write_text_whole(_sidecar(path), json.dumps(facts, indent=1) + "\n")
@@ -194,7 +198,8 @@ def _correction(version: int, path: Path) -> Correction:
     try:
         changed = {int(value): (int(plus), int(minus)) for value, (plus, minus) in facts["changed"].items()}
         texts = {name: str(facts[name]) for name in ("date", "author", "parent", "sha256")}
-        return Correction(version, path, seconds=float(facts["seconds"]), changed=changed, **texts)
+        voxels = int(facts["voxels"]) if "voxels" in facts else None
+        return Correction(version, path, seconds=float(facts["seconds"]), changed=changed, voxels=voxels, **texts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(
             f"The history in {sidecar} is damaged ({error!r}); the label map beside it is untouched."

@@ -141,21 +141,28 @@ def disagreements(
 
 
 def places_in(
-    part_of_difference: NDArray[np.uint8], box: tuple[slice, slice, slice], geometry: Geometry
+    part_of_difference: NDArray[Any],
+    box: tuple[slice, slice, slice],
+    geometry: Geometry,
+    *,
+    connectivity: int = 1,
 ) -> list[Disagreement]:
     """Return the connected places in a part of a difference map, in the order of their first voxels.
 
     Parameters
     ----------
-    part_of_difference : (X, Y, Z) uint8 ndarray
-        The difference map inside `box`, or less of it: what is 0 does not count.
+    part_of_difference : (X, Y, Z) integer ndarray
+        The difference map inside `box`, or less of it: what is 0 does not count. Other values than the kinds of
+        disagreement are allowed; places are of one value.
     box : (slice, slice, slice)
         Where it lies in the whole.
     geometry : Geometry
         The grid of the whole.
+    connectivity : int
+        1: voxels belong together that share a face; 3: a corner is enough.
     """
     parts: NDArray[np.int64] = connected_parts(  # type: ignore[no-untyped-call]  # scikit-image has no types here
-        part_of_difference, background=0, connectivity=1
+        part_of_difference, background=0, connectivity=connectivity
     )
     inside = np.nonzero(parts)
     if not len(inside[0]):

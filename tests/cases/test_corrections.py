@@ -37,6 +37,7 @@ def test_versions_grow_and_keep_their_history(truth, tmp_path):
     one, two = versions(folder, "p1")
     assert (one.version, one.author, one.parent, one.seconds) == (1, "Ada", "p1_seg.nii.gz", 61.3)
     assert one.changed == {1: (0, 1), 2: (1, 1), 3: (1, 0)}
+    assert (one.voxels, two.voxels) == (3, 3)
     assert one.date.endswith("+00:00")
     assert one.sha256 == hashlib.sha256(first.read_bytes()).hexdigest()
     assert (two.version, two.parent) == (2, "p1/v001.nii.gz")
