@@ -6,7 +6,8 @@ comparing 240 × 240 × 155 voxels takes some milliseconds, and misses nothing, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,11 +93,33 @@ class LayerEdits:
         self._look()
         self._doing = change.what
         try:
-            self.layer.data_setitem(on_layer(change, self._geometry), change.values)
+            self._put(change)
             self._look()
         finally:
             self._doing = STROKE
         return True
+
+    @contextmanager
+    def as_one(self, what: str) -> Iterator[Callable[[Change], None]]:
+        """Change voxels little by little, as a stroke does: one step to undo, told once at its end.
+
+        Yields
+        ------
+        callable
+            Makes a `Change` at once, on the screen too.
+        """
+        self._look()
+        self._doing = what
+        try:
+            with self.layer.block_history():
+                yield self._put
+            self._look()
+        finally:
+            self._doing = STROKE
+
+    def _put(self, change: Change) -> None:
+        if len(change):
+            self.layer.data_setitem(on_layer(change, self._geometry), change.values)
 
     def look(self) -> None:
         """Notice an undo or redo, which announces nothing but a redraw as scrolling does, and nothing when hidden."""

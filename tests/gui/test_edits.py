@@ -112,3 +112,21 @@ def test_nothing_is_told_of_what_changes_nothing_or_after_closing():
     edits.close()
     edits.layer.paint((1, 1, 1), 3)
     assert heard == []
+
+
+def test_a_stroke_of_several_changes_is_one_step():
+    edits, heard, before, geometry = edits_on((-1, 1, 1))
+    with edits.as_one("Ball brush") as put:
+        put(some_change(before, seed=1))
+        put(some_change(before, seed=2))
+        assert heard == []
+    assert [edit.what for edit in heard] == ["Ball brush"]
+    assert edits.done == ["Ball brush"]
+    expected = some_change(before, seed=2).applied_to(some_change(before, seed=1).applied_to(before))
+    np.testing.assert_array_equal(stored(edits.layer.data, geometry), expected)
+    edits.layer.undo()
+    edits.look()
+    np.testing.assert_array_equal(stored(edits.layer.data, geometry), before)
+    with edits.as_one("Nothing"):
+        pass
+    assert edits.done == []
