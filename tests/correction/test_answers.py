@@ -178,7 +178,10 @@ def test_filling_between_every_fourth_slice_restores_a_smooth_shape() -> None:
         assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.95
 
 
-def test_seeds_grow_to_the_edges() -> None:
+@pytest.mark.parametrize("large_voxels", [10**9, 0])
+def test_seeds_grow_to_the_edges(large_voxels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and in two steps as in large boxes."""
+    monkeypatch.setattr("napari_seg3d.correction.seeds.LARGE_VOXELS", large_voxels)
     labels = np.zeros(SHAPE, np.uint8)
     truth = np.zeros(SHAPE, np.uint8)
     truth[6:24, 5:22, 3:14] = 1
