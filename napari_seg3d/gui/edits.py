@@ -123,8 +123,9 @@ class LayerEdits:
 
     def look(self) -> None:
         """Notice an undo or redo, which announces nothing but a redraw as scrolling does, and nothing when hidden."""
+        # A stroke that is being drawn also forgets what could be redone; it is noticed as a whole, at its end.
         if (len(self._undo), len(self._redo)) != self._steps:
-            self._look()
+            self._updated()
 
     @property
     def _undo(self) -> Sequence[Any]:

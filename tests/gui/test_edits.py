@@ -130,3 +130,18 @@ def test_a_stroke_of_several_changes_is_one_step():
     with edits.as_one("Nothing"):
         pass
     assert edits.done == []
+
+
+def test_a_stroke_after_an_undo_is_one_edit():
+    edits, heard, _, _ = edits_on()
+    layer: Labels = edits.layer
+    layer.brush_size = 1
+    layer.paint((2, 3, 4), 3)
+    layer.undo()
+    edits.look()
+    with layer.block_history():
+        layer.paint((2, 3, 4), 3)
+        edits.look()  # as a redraw does, in the middle of the stroke
+        layer.paint((3, 3, 4), 3)
+    assert [(edit.what, len(edit.change)) for edit in heard[2:]] == [(STROKE, 2)]
+    assert edits.done == [STROKE]
