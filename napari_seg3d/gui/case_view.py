@@ -16,6 +16,7 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QShortcut
 
 from ..errors import LabelError
+from ..volumes.volume import LabelMap
 from .edits import LayerEdits
 from .keys import HELP, KeyMapWindow, bind_keys
 from .layers import (
@@ -23,6 +24,7 @@ from .layers import (
     image_layer,
     label_map_of,
     on_screen,
+    origin_of,
     origin_or_none,
     prediction_layer,
     stored,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from napari import Viewer
 
     from ..cases.case import Case
-    from ..volumes.volume import LabelMap
     from .workspace import Workspace
 
 #: Milliseconds between two layers of a case that is being shown: time for a picture and a click.
@@ -233,6 +234,14 @@ class CaseView:
         label_map = label_map_of(layer)
         return label_map.with_data(stored(watch.saved, label_map.geometry))
 
+    def loaded_map(self, layer: Labels) -> LabelMap | None:
+        """Label map of a layer as it was when it came; None if it is not one that is corrected."""
+        watch = self._watched.get(layer)
+        if watch is None:
+            return None
+        origin = origin_of(layer, Labels)
+        return LabelMap(stored(watch.loaded, origin.geometry), origin.geometry, origin.table)
+
     def seconds_of_work(self, layer: Labels) -> float:
         """Seconds spent on painting a layer since it was last saved, without the pauses."""
         return self._watched[layer].seconds if layer in self._watched else 0.0
@@ -255,7 +264,8 @@ class _Watch:
     def __init__(self, layer: Labels, tell: Callable[[Labels], None]) -> None:
         self._layer = layer
         self._tell = tell
-        self.saved: NDArray[Any] | None = np.array(layer.data, order="K")
+        self.loaded: NDArray[Any] = np.array(layer.data, order="K")
+        self.saved: NDArray[Any] | None = self.loaded
         self.seconds = 0.0
         self._last_change = 0.0
         self._steps = self._history()

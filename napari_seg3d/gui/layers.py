@@ -226,10 +226,15 @@ def prediction_layer(
 
 
 def difference_layer(
-    difference: NDArray[np.uint8], geometry: Geometry, *, name: str = "difference", case_id: str = ""
+    difference: NDArray[np.uint8],
+    geometry: Geometry,
+    *,
+    name: str = "difference",
+    case_id: str = "",
+    table: LabelTable = DIFFERENCE_TABLE,
 ) -> Labels:
-    """Layer of a `comparison.difference.difference_map` (X, Y, Z): missed, added, wrong class."""
-    label_map = LabelMap(difference, geometry, DIFFERENCE_TABLE)
+    """Locked layer of a `comparison.difference.difference_map` (X, Y, Z), or of other marks that `table` names."""
+    label_map = LabelMap(difference, geometry, table)
     data, arguments = labels_arguments(label_map, role="difference", name=name, case_id=case_id)
     layer = Labels(data, **arguments | {"opacity": 0.9})
     layer.editable = False

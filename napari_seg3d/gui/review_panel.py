@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.settings import get_settings
 from qtpy.QtCore import QSize, Qt, QTimer
@@ -27,18 +26,19 @@ from qtpy.QtWidgets import (
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
-    QToolButton,
     QWidget,
 )
 
 from ..cases.case import Case
 from ..cases.labels import regions_for
 from ..comparison.baselines import BASELINE_DEFINITION, Baseline
-from ..comparison.difference import DIFFERENCE_TABLE, Disagreement
+from ..comparison.difference import DIFFERENCE_TABLE
 from ..comparison.gallery import Material
 from ..comparison.surface import DEFINITIONS
-from ..errors import Seg3dError
+from ..errors import CorrectionError, LabelError, Seg3dError
 from ..events import Event, Finished
+from .edits import Edit, LayerEdits
+from .keys import bind_keys, with_key
 from .layers import (
     adopt,
     difference_layer,
@@ -47,17 +47,18 @@ from .layers import (
     origin_or_none,
     prediction_layer,
     snapshot,
-    voxel_on_screen,
 )
 from .profile_strip import ProfileStrip
 from .session import session_for
-from .tasks import SMALLEST_PLACE, Comparison
+from .steps_section import StepsSection
+from .tasks import Comparison
 from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, swatches
 from .work import Job
 
 if TYPE_CHECKING:
     from napari import Viewer
 
+    from ..comparison.live import LiveComparison
     from ..comparison.report import LabelScores, Scores
     from ..volumes.geometry import Geometry
     from ..volumes.volume import LabelMap, Volume
@@ -94,13 +95,18 @@ class ReviewPanel(Panel):
         self._threshold: Baseline | None = None
         self._threshold_of: tuple[str | None, Labels | None] = (None, None)
         self._figures: FiguresWindow | None = None
-        self._places: tuple[Disagreement, ...] = ()
-        self._place = -1
+        #: The edits of the predicted layer, if it can be edited; what is compared follows each of them.
+        self._edits: LayerEdits | None = None
+        #: The job that measures distances, and the number of edits that it knows.
+        self._measuring: Job | None = None
+        self._edit_count = self._measured_count = 0
         self._difference: Labels | None = None
+        #: The comparison whose difference map that layer shows.
+        self._differs_in: LiveComparison | None = None
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(IDLE_MS)
-        self._idle.timeout.connect(lambda: self._compare(surface=True))
+        self._idle.timeout.connect(self._measure)
         self._build()
         self.set_empty_state(
             EmptyState(
@@ -112,7 +118,7 @@ class ReviewPanel(Panel):
         listen(self, viewer.layers.events.inserted, self._list_layers)
         listen(self, viewer.layers.events.removed, self._list_layers)
         listen(self, viewer.dims.events.current_step, self._mark_slice)
-        listen(self, viewer.dims.events.order, self._show_profile)
+        listen(self, viewer.dims.events.order, self._turn)
         listen(self, workspace.job_event, self._take_event)
         listen(self, workspace.unsaved_changed, self._show_unsaved)
         listen(self, self._view.edited, self._after_edit)
@@ -123,19 +129,19 @@ class ReviewPanel(Panel):
         self._list_layers()
 
     def _bind_keys(self) -> None:
-        # On this viewer only; the keys do nothing once the page is closed.
-        this = weakref.ref(self)
-        actions = {"Shift-N": lambda page: page._go_to_place(1), "Shift-B": lambda page: page._go_to_place(-1)}
-        actions["Shift-D"] = lambda page: page._show_difference.toggle()
-        for key, action in actions.items():
-
-            def act(_viewer: Viewer, action: Callable[[ReviewPanel], None] = action) -> None:
-                page = this()
-                if page is not None and page._comparison is not None:
-                    action(page)
-
-            self.viewer.bind_key(key, act, overwrite=True)
-        self.destroyed.connect(partial(_unbind, self.viewer, tuple(actions)))
+        bind_keys(
+            self.viewer,
+            self,
+            {
+                "difference": lambda page: page._comparison is not None and page._show_difference.toggle(),
+                "next_place": lambda page: page.steps.step(1),
+                "previous_place": lambda page: page.steps.step(-1),
+                "accept_place": lambda page: page.steps.accept_place(),
+                "keep_place": lambda page: page.steps.keep_place(),
+                "check_place": lambda page: page.steps.check_place(),
+                "uncheck_place": lambda page: page.steps.uncheck_place(),
+            },
+        )
 
     # What the page is made of
 
@@ -154,6 +160,10 @@ class ReviewPanel(Panel):
         grid.addWidget(copy, 1, 2)
         self.body.addLayout(grid)
         self.body.addWidget(self._build_scores())
+        self._changes = quiet_label()
+        self._changes.setToolTip("How the volumes of what is corrected have changed since the layer was loaded")
+        self._changes.setVisible(False)
+        self.body.addWidget(self._changes)
         self._beside = quiet_label()
         self.body.addWidget(self._beside)
         self._note = quiet_label()
@@ -212,22 +222,17 @@ class ReviewPanel(Panel):
 
     def _build_difference(self) -> None:
         self._show_difference = QCheckBox("Show the difference")
-        self._show_difference.setToolTip("Add a layer that shows where and how prediction and truth disagree (Shift+D)")
+        self._show_difference.setToolTip(
+            with_key("Add a layer that shows where and how prediction and truth disagree", "difference")
+        )
         self._show_difference.toggled.connect(self._toggle_difference)
         self._legend = quiet_label()
         self._legend.setToolTip("How much is missed, added, or of another class than in the truth")
         self._strip = ProfileStrip()
         self._strip.slice_wanted.connect(self._go_to_slice)
-        self._back = self._arrow(
-            Qt.ArrowType.LeftArrow, "Go back to the larger disagreement before this one (Shift+B)", -1
-        )
-        self._on = self._arrow(Qt.ArrowType.RightArrow, "Go to the next, smaller disagreement (Shift+N)", 1)
-        self._where = quiet_label()
-        self._where.setToolTip("Connected places where both disagree, the largest first")
-        line = QHBoxLayout()
-        line.addWidget(self._where, 1)
-        line.addWidget(self._back)
-        line.addWidget(self._on)
+        self.steps = StepsSection(self.workspace, self.viewer)
+        self.steps.said.connect(self.messages.show_message)
+        self.steps.went.connect(self._bring_voxel_into_view)
         self._figures_button = QPushButton("Figures…")
         self._figures_button.setToolTip(
             "Slices, agreement, classes, a blind test and the confusion of classes, in a window of their own"
@@ -239,14 +244,7 @@ class ReviewPanel(Panel):
         self.body.addLayout(first)
         self.body.addWidget(self._legend)
         self.body.addWidget(self._strip)
-        self.body.addLayout(line)
-
-    def _arrow(self, arrow: Qt.ArrowType, tooltip: str, step: int) -> QToolButton:
-        button = QToolButton()
-        button.setArrowType(arrow)
-        button.setToolTip(tooltip)
-        button.clicked.connect(lambda _=False: self._go_to_place(step))
-        return button
+        self.body.addWidget(self.steps)
 
     # Which layers
 
@@ -318,18 +316,18 @@ class ReviewPanel(Panel):
     def _compare(self, *, surface: bool) -> None:
         predicted, truth = self.predicted_layer, self.truth_layer
         self._save.setEnabled(predicted is not None and _role(predicted) != "truth")
-        if self._job is not None:
-            self.workspace.quick.drop(self._job)
-            self._job = None
-        self._drop_search()
+        self._drop_jobs()
         if predicted is None or truth is None or predicted is truth:
+            self._follow(predicted)
             self._show(None)
             self._note.setText("Choose two labels layers to compare." if truth is None or predicted is None else "")
             return
         try:
             for layer in (predicted, truth):
                 self._adopt(layer)
+            self._follow(predicted)
             predicted_map, truth_map = snapshot(predicted), snapshot(truth)
+            loaded = self._view.loaded_map(predicted)
         except Seg3dError as error:
             self._show(None)
             self._note.setText(str(error))
@@ -337,29 +335,111 @@ class ReviewPanel(Panel):
         self._geometry, self._truth_map = truth_map.geometry, truth_map
         if self._threshold_of != (self.workspace.case_id, truth):
             self._threshold = None
-        case_id = self.workspace.case_id or truth.name
-        kwargs = {"predicted": predicted_map, "truth": truth_map, "case": case_id, "surface": surface}
+        kwargs = {
+            "predicted": predicted_map,
+            "truth": truth_map,
+            "case": self.workspace.case_id or truth.name,
+            "surface": surface,
+            "loaded": loaded,
+        }
         self._job = Job("Comparing", "napari_seg3d.gui.tasks:compare_maps", kwargs, "thread", "compare", quick=True)
         self.workspace.start(self._job)
 
+    def _drop_jobs(self) -> None:
+        for job in (self._job, self._measuring):
+            if job is not None:
+                self.workspace.quick.drop(job)
+        self._job = self._measuring = None
+        self._drop_search()
+
     def _take_event(self, job: Job, event: Event) -> None:
-        if job is self._job and isinstance(event, Finished):
+        self.steps.take_event(job, event)
+        if not isinstance(event, Finished):
+            return
+        if job is self._job:
             self._job = None
-            self._show(event.result)
+            self._show(self._caught_up(event.result))
             if job.kwargs["surface"]:
                 self._search_threshold()
-        elif job is self._search and isinstance(event, Finished):
+        elif job is self._measuring:
+            self._measuring = None
+            if self._comparison is not None and self._measured_count == self._edit_count:
+                self._comparison = replace(self._comparison, scores=event.result)
+                self._show_scores(event.result)
+                self._search_threshold()
+        elif job is self._search:
             self._search = None
             _, self._threshold = event.result
             if self._comparison is not None:
                 self._show_baselines(self._comparison.scores)
 
     def _after_edit(self, layer: Layer) -> None:
-        if layer in (self.predicted_layer, self.truth_layer):
-            if layer is self.truth_layer:
-                self._threshold = None
+        """Take notice that the user has paused after strokes."""
+        if layer is self.truth_layer:
+            self._threshold = None
+        if self._edits is not None and layer is self._edits.layer and self._comparison is not None:
+            # Every stroke is in the scores already.
+            self.steps.look_again()
+        elif layer in (self.predicted_layer, self.truth_layer):
             self._compare(surface=False)
             self._idle.start()
+        if layer is self.predicted_layer and self._comparison is None:
+            self.steps.look_again()
+
+    # Following every stroke
+
+    def _follow(self, layer: Labels | None) -> None:
+        """Listen to the edits of a layer, if it is one that is corrected, and no more to those of another."""
+        try:
+            edits = None if layer is None else self._view.edits_of(layer)
+        except LabelError:
+            edits = None
+        if edits is self._edits:
+            return
+        if self._edits is not None:
+            self._edits.made.disconnect(self._take_edit, missing_ok=True)
+        self._edits = edits
+        if edits is not None:
+            listen(self, edits.made, self._take_edit)
+
+    def _caught_up(self, comparison: Comparison) -> Comparison:
+        """Return the comparison with the strokes that were made while it was worked out."""
+        edit = None if self._edits is None else comparison.live.follow(self._edits.labels)
+        if edit is None:
+            return comparison
+        self._idle.start()
+        return comparison.after({*np.unique(edit.old).tolist(), *np.unique(edit.new).tolist()})
+
+    def _take_edit(self, edit: Edit) -> None:
+        self._edit_count += 1
+        comparison = self._comparison
+        if comparison is None or self._job is not None:
+            # The comparison that comes catches up.
+            return
+        try:
+            comparison.live.changed(edit.change.indices, edit.old, edit.change.values)
+        except CorrectionError:
+            self._compare(surface=False)
+        else:
+            touched = {*np.unique(edit.old).tolist(), *np.unique(edit.change.values).tolist()}
+            self._comparison = comparison.after(touched)
+            self._show_comparison(self._comparison)
+            self.steps.follow(self._comparison)
+        self._idle.start()
+
+    def _measure(self) -> None:
+        """Measure distances, now that nobody paints."""
+        predicted, comparison = self.predicted_layer, self._comparison
+        if self._edits is None or comparison is None or predicted is None or self._truth_map is None:
+            self._compare(surface=True)
+            return
+        self._drop_search()
+        if self._measuring is not None:
+            self.workspace.quick.drop(self._measuring)
+        self._measured_count = self._edit_count
+        kwargs = {"predicted": snapshot(predicted), "truth": self._truth_map, "case": comparison.scores.case}
+        self._measuring = Job("Measuring", "napari_seg3d.gui.tasks:measure", kwargs, "thread", "measure", quick=True)
+        self.workspace.start(self._measuring)
 
     # What is reached without learning
 
@@ -432,31 +512,32 @@ class ReviewPanel(Panel):
     def _show(self, comparison: Comparison | None) -> None:
         self._comparison = comparison
         shown = comparison is not None and self._geometry is not None
-        for widget in (
-            self._scores,
-            self._show_difference,
-            self._legend,
-            self._strip,
-            self._where,
-            self._back,
-            self._on,
-        ):
+        for widget in (self._scores, self._show_difference, self._legend, self._strip):
             widget.setVisible(shown)
-        if self._figures is not None:
-            self._figures.refresh()
+        self.steps.show_layers(self.predicted_layer, self._edits, comparison, self._truth_map if shown else None)
         if comparison is None or self._geometry is None:
-            self._beside.setVisible(False)
+            for widget in (self._beside, self._changes):
+                widget.setVisible(False)
             self._remove_difference()
+            if self._figures is not None:
+                self._figures.refresh()
             return
+        self._show_comparison(comparison)
+
+    def _show_comparison(self, comparison: Comparison) -> None:
         self._show_scores(comparison.scores)
-        ml = self._geometry.voxel_volume_ml
-        parts = zip(comparison.profiles[0].sum(axis=0), DIFFERENCE_TABLE, strict=True)
-        self._legend.setText(swatches((f"{label.name} {count * ml:.2f} ml", label.color) for count, label in parts))
-        self._places = comparison.places
-        self._place = -1
-        self._show_place()
+        live = comparison.live
+        counts = live.profile(0).sum(axis=0) * live.geometry.voxel_volume_ml
+        parts = zip(counts, DIFFERENCE_TABLE, strict=True)
+        self._legend.setText(swatches((f"{label.name} {ml:.2f} ml", label.color) for ml, label in parts))
+        changes = {score.name: score for score in live.scores() if abs(score.change_ml) > 1e-9}
+        words = ", ".join(f"{name} {_volume(score.change_ml, signed=True)} ml" for name, score in changes.items())
+        self._changes.setText(f"Since it was loaded: {words}" if words else "")
+        self._changes.setVisible(bool(words))
         self._show_profile()
         self._update_difference()
+        if self._figures is not None:
+            self._figures.refresh()
 
     def _show_scores(self, scores: Scores) -> None:
         rows = [*scores.by_label, *scores.by_region]
@@ -516,12 +597,17 @@ class ReviewPanel(Panel):
             return
         if self._difference is None:
             self._difference = difference_layer(comparison.difference, geometry, case_id=self.workspace.case_id or "")
+            self._differs_in = comparison.live
             active = self.viewer.layers.selection.active
             self.viewer.add_layer(self._difference)
             # The user goes on with the layer he was painting on.
             self.viewer.layers.selection.active = active
-        else:
+        elif self._differs_in is not comparison.live:
+            self._differs_in = comparison.live
             self._difference.data = on_screen(comparison.difference, geometry)
+        else:
+            # It shows the comparison's own array, which has followed the edit.
+            self._difference.refresh()
 
     def _remove_difference(self) -> None:
         layer, self._difference = self._difference, None
@@ -537,8 +623,12 @@ class ReviewPanel(Panel):
 
     def _show_profile(self) -> None:
         if self._comparison is not None and self._geometry is not None:
-            self._strip.set_profile(self._comparison.profiles[self._axis()])
+            self._strip.set_profile(self._comparison.profile(self._axis()))
             self._mark_slice()
+
+    def _turn(self) -> None:
+        self._show_profile()
+        self.steps.axis_changed()
 
     def _mark_slice(self) -> None:
         dims = self.viewer.dims
@@ -548,17 +638,9 @@ class ReviewPanel(Panel):
     def _go_to_slice(self, index: int) -> None:
         self.viewer.dims.set_current_step(self._axis() + self.viewer.dims.ndim - 3, index)
 
-    def _go_to_place(self, step: int) -> None:
-        if not self._places or self._geometry is None:
-            return
-        self._place = min(max(self._place + step, 0), len(self._places) - 1)
-        place = self._places[self._place]
-        voxel = voxel_on_screen(place.centre_voxel, self._geometry)
-        dims = self.viewer.dims
-        dims.set_current_step(tuple(range(dims.ndim - 3, dims.ndim)), tuple(int(index) for index in voxel))
+    def _bring_voxel_into_view(self, voxel: Sequence[float]) -> None:
         if self.predicted_layer is not None:
             self._bring_into_view(self.predicted_layer.data_to_world(voxel))
-        self._show_place()
 
     def _bring_into_view(self, point: Sequence[float]) -> None:
         """Move the camera if a point of the world is not well inside the canvas."""
@@ -566,20 +648,6 @@ class ReviewPanel(Panel):
         away = [point[axis] - centre for axis, centre in zip(dims.order[-2:], camera.center[-2:], strict=True)]
         if any(abs(mm) * camera.zoom > 0.4 * size for mm, size in zip(away, self.viewer.canvas.size, strict=True)):
             camera.center = (camera.center[0], *(point[axis] for axis in dims.order[-2:]))
-
-    def _show_place(self) -> None:
-        count = len(self._places)
-        if not count:
-            differ = self._comparison is not None and self._comparison.difference.any()
-            text = f"Only places of less than {SMALLEST_PLACE} voxels differ." if differ else "No disagreement."
-        elif self._place < 0:
-            text = f"{count} place{'s' if count > 1 else ''} where they disagree"
-        else:
-            place = self._places[self._place]
-            text = f"{self._place + 1} of {count}: {place.what}, {_volume(place.volume_ml)} ml"
-        self._where.setText(text)
-        self._back.setEnabled(self._place > 0)
-        self._on.setEnabled(self._place < count - 1)
 
     # Saving
 
@@ -626,11 +694,6 @@ class ReviewPanel(Panel):
         names = sorted(self.workspace.unsaved)
         self._unsaved.setText(f"● Not saved: {', '.join(names)}" if names else "")
         self._unsaved.setVisible(bool(names))
-
-
-def _unbind(viewer: Viewer, keys: tuple[str, ...], *_: object) -> None:
-    for key in keys:
-        viewer.bind_key(key, None)
 
 
 def _role(layer: Layer) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from ..cases.case import Case, CaseFiles
 from ..cases.corrections import save_correction
 from ..cases.dataset import open_dataset
-from ..comparison.difference import Disagreement, difference_map, disagreements, slice_profile
-from ..comparison.report import Scores, compare
+from ..cases.labels import regions_for
+from ..comparison.difference import Disagreement
+from ..comparison.live import LiveComparison
+from ..comparison.report import LabelScores, Scores, compare
+from ..correction.stops import implausible_stops, uncertain_stops
 from ..errors import FileError, GeometryError, Seg3dError
 from ..events import Event, Finished, Progress, Saved, Warned, job
 from ..volumes.files import read_label_map, read_volume, write_label_map
 from ..volumes.volume import LabelMap, Volume
-from .layers import Display, display_range, on_screen, warm_up
+from .layers import SCREEN, Display, display_range, warm_up
 
 #: Voxels below which a disagreement is no place to go to; a noisy prediction has a hundred thousand of them.
 SMALLEST_PLACE = 3
@@ -35,17 +39,64 @@ class OpenedCase:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Scores of a prediction, and where it differs from its truth.
-
-    `difference` is the (X, Y, Z) difference map, `profiles` holds for each axis of the screen (I, P, L) the missed,
-    added and wrong-class voxels of every slice, `places` the connected disagreements of at least `SMALLEST_PLACE`
-    voxels, the largest first.
-    """
+    """Scores of a prediction, and where it differs from its truth; `live` follows edits of the prediction."""
 
     scores: Scores
-    difference: NDArray[np.uint8]
-    profiles: tuple[NDArray[np.int64], ...]
-    places: tuple[Disagreement, ...]
+    live: LiveComparison
+
+    @property
+    def difference(self) -> NDArray[np.uint8]:
+        """The (X, Y, Z) difference map; it follows edits in place."""
+        return self.live.difference
+
+    def profile(self, screen_axis: int) -> NDArray[np.int64]:
+        """Return the missed, added and wrong-class voxels of every slice along an axis of the screen (I, P, L)."""
+        for axis, (to, flip) in enumerate(self.live.geometry.orientation_to(SCREEN)):
+            if int(to) == screen_axis:
+                return self.live.profile(axis)[:: int(flip)]
+        raise AssertionError("Three axes have three places on the screen.")
+
+    @property
+    def places(self) -> tuple[Disagreement, ...]:
+        """The connected disagreements of at least `SMALLEST_PLACE` voxels, the largest first."""
+        return self.live.disagreements(smallest_ml=(SMALLEST_PLACE - 0.5) * self.live.geometry.voxel_volume_ml)
+
+    def after(self, touched: Iterable[int]) -> Comparison:
+        """Return the comparison after an edit that `live` was told of, and that touched some labels.
+
+        Distances are unknown then for these labels, and for regions that hold one; those of others stay.
+        """
+        touched = set(touched)
+        known = {score.values: score for score in (*self.scores.by_region, *self.scores.by_label)}
+        regions = len(self.scores.by_region)
+        now = self.live.scores()
+        by_label: list[LabelScores] = []
+        by_region: list[LabelScores] = []
+        for place, score in enumerate(now):
+            is_region = place >= len(now) - regions
+            before = self.scores.by_region[place - len(now) + regions] if is_region else known.get(score.values)
+            if before is None:
+                if not score.volume_ml and not score.other_ml:
+                    continue
+                before = LabelScores(score.name, score.values, score.color, False, nan, nan, nan, nan)
+            new = replace(
+                before,
+                dice=score.dice,
+                iou=score.dice / (2 - score.dice),
+                predicted_ml=score.volume_ml,
+                truth_ml=score.other_ml,
+            )
+            if touched & set(score.values):
+                new = replace(new, hd_mm=nan, hd95_mm=nan, mean_surface_mm=nan, surface_dice=nan)
+            (by_region if is_region else by_label).append(new)
+        voxels = self.live.difference.size * self.live.geometry.voxel_volume_ml
+        scores = replace(
+            self.scores,
+            by_label=tuple(by_label),
+            by_region=tuple(by_region),
+            voxel_accuracy=1 - self.live.left_ml / voxels,
+        )
+        return replace(self, scores=scores)
 
 
 @job
@@ -101,16 +152,32 @@ def score_predictions(predictions: Mapping[str, tuple[Path, CaseFiles]]) -> Iter
 
 
 @job
-def compare_maps(predicted: LabelMap, truth: LabelMap, case: str, surface: bool) -> Iterator[Event]:
-    """Compare two label maps in memory; Finished.result = Comparison."""
+def compare_maps(
+    predicted: LabelMap, truth: LabelMap, case: str, surface: bool, loaded: LabelMap | None = None
+) -> Iterator[Event]:
+    """Compare two label maps in memory; Finished.result = Comparison. `loaded`: the prediction as it was loaded."""
     yield Progress("comparing", 0)
     scores = compare(predicted, truth, surface=surface, case=case)
-    difference = difference_map(predicted.data, truth.data)
-    shown = on_screen(difference, truth.geometry)
-    profiles = tuple(slice_profile(shown, axis) for axis in range(3))
-    smallest_ml = (SMALLEST_PLACE - 0.5) * truth.geometry.voxel_volume_ml
-    places = disagreements(difference, truth.geometry, smallest_ml=smallest_ml)
-    yield Finished(Comparison(scores, difference, profiles, places))
+    regions = regions_for(truth.table.covering([score.values[0] for score in scores.by_label])) or ()
+    yield Finished(Comparison(scores, LiveComparison(predicted, truth, regions=regions, loaded=loaded)))
+
+
+@job
+def measure(predicted: LabelMap, truth: LabelMap, case: str) -> Iterator[Event]:
+    """Score two label maps in memory, distances too; Finished.result = Scores."""
+    yield Progress("measuring distances", 0)
+    yield Finished(compare(predicted, truth, case=case))
+
+
+@job
+def find_stops(labels: LabelMap, uncertainty: Volume | None = None) -> Iterator[Event]:
+    """Look for implausible parts, or for uncertain regions; Finished.result = tuple of Stop, the largest first."""
+    yield Progress("looking for places", 0)
+    if uncertainty is None:
+        yield Finished(implausible_stops(labels))
+    else:
+        smallest_ml = (SMALLEST_PLACE - 0.5) * labels.geometry.voxel_volume_ml
+        yield Finished(uncertain_stops(uncertainty, labels, smallest_ml=smallest_ml))
 
 
 @job

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from napari.viewer import current_viewer
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal, SignalInstance
 from qtpy.QtGui import QBrush, QColor, QPainter
 from qtpy.QtWidgets import (
     QFrame,
@@ -48,12 +48,15 @@ LEVEL_SIGNS = {"info": "i", "warning": "!", "error": "!"}
 
 
 def listen(widget: QObject, signal: Any, slot: Callable[..., Any]) -> None:
-    """Connect a bound method of `widget` to a signal of psygnal or napari for as long as Qt keeps the widget.
+    """Connect a bound method of `widget` to a signal of psygnal, napari or Qt for as long as Qt keeps the widget.
 
     Both hold the method weakly, but the Python half of a widget may outlive what Qt has deleted, for example in a
     closed dock; a signal that still reached it would raise.
     """
     signal.connect(slot)
+    if isinstance(signal, SignalInstance):
+        # Qt's own signals end with either side; to disconnect one that is gone would crash.
+        return
     widget.destroyed.connect(partial(_stop_listening, signal, weakref.WeakMethod(slot)))
 
 

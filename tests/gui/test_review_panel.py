@@ -76,10 +76,14 @@ def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
     assert not difference.editable
     both = np.asarray(page.prediction.data) != np.asarray(viewer.layers["truth"].data)
     assert np.array_equal(difference.data > 0, both)
-    # The first place is the largest; the cursor stands in it.
-    panel._on.click()
-    assert "1 of" in panel._where.text()
+    # The first place is the largest; the cursor stands in it, and a line is drawn around it.
+    panel.steps.on.click()
+    assert "1 of" in panel.steps.where.text()
     assert difference.data[viewer.dims.current_step] > 0
+    outline = viewer.layers["place"]
+    assert outline.data[viewer.dims.current_step] == 1
+    assert np.count_nonzero(outline.data) == panel.steps._places[0].voxels
+    assert outline not in [panel._predicted.itemData(i) for i in range(panel._predicted.count())]
     # The strip counts along the slider, also in another plane.
     assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(both, axis=(1, 2)).tolist()
     session_for(viewer).view.show_plane("sagittal")
@@ -92,11 +96,11 @@ def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
     page.prediction.data_setitem(np.nonzero(both), np.asarray(viewer.layers["truth"].data)[both])
     page.wait(lambda: page.cells(0)[1] == "1.00" != before)
     assert not viewer.layers["difference"].data.any()
-    assert panel._where.text() == "No disagreement."
+    assert panel.steps.where.text() == "No disagreement."
     viewer.layers.remove(viewer.layers["difference"])
     assert not panel._show_difference.isChecked()
     page.paint((1, 1, 1), 2)
-    page.wait(lambda: panel._where.text() == "Only places of less than 3 voxels differ.")
+    page.wait(lambda: panel.steps.where.text() == "Only places of less than 3 voxels differ.")
     assert "difference" not in viewer.layers
 
 
