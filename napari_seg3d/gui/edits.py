@@ -119,6 +119,8 @@ class LayerEdits:
 
     def _put(self, change: Change) -> None:
         if len(change):
+            # A hidden layer has no picture of the slice that is shown, and napari would write beside it.
+            self.layer.visible = True
             self.layer.data_setitem(on_layer(change, self._geometry), change.values)
 
     def look(self) -> None:
