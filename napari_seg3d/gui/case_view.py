@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.components.overlays import TextOverlay
 from napari.layers import Labels, Layer
 from numpy.typing import NDArray
 from psygnal import Signal
@@ -37,6 +38,13 @@ if TYPE_CHECKING:
     from ..cases.case import Case
     from .workspace import Workspace
 
+#: Edge of the canvas and the letter there, by the layer axis that runs down or to the right.
+LETTERS = {
+    "top": ("top_center", "SAR"),
+    "bottom": ("bottom_center", "IPL"),
+    "left": ("middle_left", "SAR"),
+    "right": ("middle_right", "IPL"),
+}
 #: Milliseconds between two layers of a case that is being shown: time for a picture and a click.
 STEP_MS = 15
 #: Milliseconds without a stroke after which an edit counts as made.
@@ -75,6 +83,8 @@ class CaseView:
         workspace.case_changed.connect(self._show_case)
         viewer.layers.events.inserted.connect(self._watch_all)
         viewer.layers.events.removed.connect(self._watch_all)
+        viewer.dims.events.order.connect(self._show_letters)
+        viewer.dims.events.ndisplay.connect(self._show_letters)
         self._bind_keys()
         self._watch_all()
 
@@ -112,6 +122,8 @@ class CaseView:
         self._edits.clear()
         self._viewer.layers.events.inserted.disconnect(self._watch_all)
         self._viewer.layers.events.removed.disconnect(self._watch_all)
+        self._viewer.dims.events.order.disconnect(self._show_letters)
+        self._viewer.dims.events.ndisplay.disconnect(self._show_letters)
 
     # Showing
 
@@ -169,9 +181,25 @@ class CaseView:
         viewer.dims.order = (*range(before), *(axis + before for axis in PLANES[plane]))
         viewer.reset_view()
 
+    def _show_letters(self) -> None:
+        """Write at the edges of the canvas which side of the patient lies there."""
+        dims, overlays = self._viewer.dims, self._viewer.canvas.overlays
+        shown = dims.ndim >= 3 and dims.ndisplay == 2 and any(origin_or_none(layer) for layer in self._viewer.layers)
+        for edge, (position, letters) in LETTERS.items():
+            name = f"seg3d_{edge}"
+            if shown and name not in overlays:
+                overlays[name] = TextOverlay(position=position, font_size=14, box=False)
+            if name not in overlays:
+                continue
+            if shown:
+                axis = int(dims.order[-2 if edge in ("top", "bottom") else -1]) - dims.ndim + 3
+                overlays[name].text = letters[axis] if 0 <= axis < 3 else ""
+            overlays[name].visible = shown
+
     # Watching
 
     def _watch_all(self) -> None:
+        self._show_letters()
         present = {layer for layer in self._viewer.layers if isinstance(layer, Labels)}
         for layer in present:
             # napari keeps one connection of a method, however often it is connected.

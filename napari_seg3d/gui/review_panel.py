@@ -48,6 +48,7 @@ from .layers import (
     prediction_layer,
     snapshot,
 )
+from .looks_section import LooksSection
 from .profile_strip import ProfileStrip
 from .session import session_for
 from .steps_section import StepsSection
@@ -134,6 +135,13 @@ class ReviewPanel(Panel):
             self,
             {
                 "difference": lambda page: page._comparison is not None and page._show_difference.toggle(),
+                "contours": lambda page: page.looks.contours.toggle(),
+                "flash": lambda page: page.looks.flash.toggle(),
+                "fainter": lambda page: page.looks.change_opacity(-1),
+                "stronger": lambda page: page.looks.change_opacity(1),
+                "next_image": lambda page: page.looks.next_image(),
+                "next_label": lambda page: page.looks.change_label(1),
+                "previous_label": lambda page: page.looks.change_label(-1),
                 "next_place": lambda page: page.steps.step(1),
                 "previous_place": lambda page: page.steps.step(-1),
                 "accept_place": lambda page: page.steps.accept_place(),
@@ -159,6 +167,8 @@ class ReviewPanel(Panel):
         grid.addWidget(self._truth, 1, 1)
         grid.addWidget(copy, 1, 2)
         self.body.addLayout(grid)
+        self.looks = LooksSection(self.workspace, self.viewer, self._view.show_keys)
+        self.body.addWidget(self.looks)
         self.body.addWidget(self._build_scores())
         self._changes = quiet_label()
         self._changes.setToolTip("How the volumes of what is corrected have changed since the layer was loaded")
@@ -184,6 +194,8 @@ class ReviewPanel(Panel):
         line.addWidget(self._save, 1)
         line.addWidget(save_as)
         self.body.addLayout(line)
+        self.body.addWidget(self.queue)
+        self.body.addWidget(self.versions)
         self._show_unsaved()
 
     def _layer_choice(self, tooltip: str) -> QComboBox:
@@ -283,6 +295,15 @@ class ReviewPanel(Panel):
         """The layer that it is compared with."""
         return self._truth.currentData()
 
+    def compare_with(self, layer: Labels) -> None:
+        """Compare what is corrected with another labels layer, for example an earlier version."""
+        if layer is self.predicted_layer:
+            return
+        self._list_layers()
+        layers = [self._truth.itemData(index) for index in range(self._truth.count())]
+        self._truth.setCurrentIndex(layers.index(layer) if layer in layers else 0)
+        self._compare(surface=True)
+
     def edit_copy(self) -> None:
         """Add a layer with the labels of the truth that can be painted on, and choose it as the one to correct."""
         truth = self.truth_layer
@@ -316,6 +337,7 @@ class ReviewPanel(Panel):
     def _compare(self, *, surface: bool) -> None:
         predicted, truth = self.predicted_layer, self.truth_layer
         self._save.setEnabled(predicted is not None and _role(predicted) != "truth")
+        self.looks.set_layers(predicted, truth)
         self._drop_jobs()
         if predicted is None or truth is None or predicted is truth:
             self._follow(predicted)
@@ -605,6 +627,8 @@ class ReviewPanel(Panel):
         elif self._differs_in is not comparison.live:
             self._differs_in = comparison.live
             self._difference.data = on_screen(comparison.difference, geometry)
+            # napari makes a layer editable that gets other data.
+            self._difference.editable = False
         else:
             # It shows the comparison's own array, which has followed the edit.
             self._difference.refresh()
@@ -651,16 +675,18 @@ class ReviewPanel(Panel):
 
     # Saving
 
-    def save(self) -> None:
-        """Save the judged layer as a new version of its case."""
+    def save(self) -> bool:
+        """Save the judged layer as a new version of its case; tell whether that was begun."""
         layer = self.predicted_layer
         if layer is None:
-            return
+            return False
         try:
             self._adopt(layer)
             self._saver.save_version(layer)
         except Seg3dError as error:
             self.messages.show_message("error", str(error))
+            return False
+        return True
 
     def save_as(self) -> None:
         """Save the judged layer to a file that the user chooses; Qt's dialogue asks before it replaces one."""

@@ -40,3 +40,23 @@ def test_all_who_ask_share_the_edits_of_a_layer_until_it_leaves(workspace, qapp)
     view.close()
     layer.data_setitem(where, 2)
     assert len(heard) == 1
+
+
+def test_letters_say_which_side_of_the_patient_lies_where(workspace, qapp):
+    viewer = ViewerModel()
+    view = CaseView(workspace, viewer)
+    label_map = LabelMap(np.ones((4, 5, 6), np.uint8), Geometry.with_spacing((4, 5, 6)))
+    viewer.add_layer(prediction_layer(label_map))
+
+    def letters() -> str:
+        edges = [viewer.canvas.overlays[f"seg3d_{edge}"] for edge in ("left", "right", "top", "bottom")]
+        return "".join(edge.text for edge in edges if edge.visible)
+
+    for plane, expected in (("axial", "RLAP"), ("coronal", "RLSI"), ("sagittal", "APSI")):
+        view.show_plane(plane)
+        assert letters() == expected
+    viewer.dims.ndisplay = 3
+    assert letters() == ""
+    viewer.dims.ndisplay = 2
+    viewer.layers.clear()
+    assert letters() == ""
