@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, QSortFilterProxyModel, Qt
 
-from .widgets import listen
+from ..correction.queue import State
+from .widgets import duration, listen
 
 if TYPE_CHECKING:
     from ..cases.case import CaseFiles
+    from .queueing import CaseQueue
     from .workspace import Workspace
 
 CASE, MODALITIES, TRUTH, PREDICTION, DICE, STATE = range(6)
@@ -19,21 +21,30 @@ _HEADS = (
     ("Truth", "Whether there are labels to learn from and to compare with"),
     ("Pred.", "Whether there is a prediction"),
     ("Dice", "Mean Dice of the newest prediction against the truth, 0 to 1"),
-    ("State", "open, edited (not saved), corrected, or what is missing"),
+    (
+        "State",
+        "Of the review: in progress, ✓ checked, ⚑ flagged; else open, edited (not saved), corrected, what is missing",
+    ),
 )
 _SORT = Qt.ItemDataRole.UserRole
+#: How the states of the review are shown; whatever is to do shows something more useful.
+STATES = {State.IN_PROGRESS: "in progress", State.CHECKED: "✓ checked", State.FLAGGED: "⚑ flagged"}
 
 
 class CaseTable(QAbstractTableModel):
-    """Qt's table model of the workspace's cases; follows the workspace."""
+    """Qt's table model of the workspace's cases; follows the workspace and the review list."""
 
-    def __init__(self, workspace: Workspace, parent: QObject) -> None:
+    def __init__(self, workspace: Workspace, parent: QObject, queue: CaseQueue | None = None) -> None:
         super().__init__(parent)
         self._workspace = workspace
+        self._queue = queue
+        self._order = ""
         self._cases: tuple[CaseFiles, ...] = ()
         listen(self, workspace.dataset_changed, self._reset)
         for signal in (workspace.results_changed, workspace.case_changed, workspace.unsaved_changed):
             listen(self, signal, self._update)
+        if queue is not None:
+            listen(self, queue.changed, self._queue_changed)
         self._reset()
 
     def _reset(self) -> None:
@@ -46,6 +57,15 @@ class CaseTable(QAbstractTableModel):
         if self._cases:
             # Not the names: then a table in their order need not be sorted again.
             self.dataChanged.emit(self.index(0, TRUTH), self.index(len(self._cases) - 1, STATE))
+
+    def _queue_changed(self) -> None:
+        order = "" if self._queue is None else self._queue.order
+        if self._cases and (order, self._order) != ("name", "name"):
+            # The places in the list, by which the names are sorted, may be others.
+            self.dataChanged.emit(self.index(0, CASE), self.index(len(self._cases) - 1, STATE))
+        else:
+            self._update()
+        self._order = order
 
     def case_id(self, row: int) -> str:
         """Return the id of the case in a row."""
@@ -78,12 +98,20 @@ class CaseTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(files, column)
         if role == _SORT:
-            return index.row() if column == CASE else self._text(files, column)
+            return self._place(index.row()) if column == CASE else self._text(files, column)
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._tooltip(files, column)
         if role == Qt.ItemDataRole.TextAlignmentRole and column in (MODALITIES, TRUTH, PREDICTION, DICE):
             return int(Qt.AlignmentFlag.AlignCenter)
         return None
+
+    def _place(self, row: int) -> int:
+        """Place of a case in the review list, which is in the order of the names unless another is chosen."""
+        return row if self._queue is None or self._queue.order == "name" else self._queue.place(self._cases[row].id)
+
+    def state_of(self, row: int) -> State:
+        """Return how far the review of the case in a row is."""
+        return State.TO_DO if self._queue is None else self._queue.review(self._cases[row].id).state
 
     def _text(self, files: CaseFiles, column: int) -> str:
         workspace = self._workspace
@@ -105,8 +133,12 @@ class CaseTable(QAbstractTableModel):
 
     def _state(self, files: CaseFiles) -> str:
         workspace = self._workspace
+        if files.id == workspace.case_id and workspace.unsaved:
+            return "edited"
+        if self._queue is not None and (state := STATES.get(self._queue.review(files.id).state)):
+            return state
         if files.id == workspace.case_id:
-            return "edited" if workspace.unsaved else "open"
+            return "open"
         missing = [name for name in self._modalities if name not in files.modalities]
         if missing:
             return f"no {missing[0]}"
@@ -123,7 +155,25 @@ class CaseTable(QAbstractTableModel):
             return "No truth" if truth is None else truth.name
         if column == PREDICTION:
             return "\n".join(path.name for path in workspace.predictions.get(files.id, [])) or "Not predicted yet"
+        if column == STATE and self._queue is not None:
+            return self._history(files)
         return str(_HEADS[column][1])
+
+    def _history(self, files: CaseFiles) -> str:
+        if self._queue is None:
+            return ""
+        review, effort = self._queue.review(files.id), self._queue.efforts.get(files.id)
+        lines = [str(review.state.value).capitalize()]
+        if review.comment:
+            lines[0] += f": {review.comment}"
+        if review.date:
+            lines.append(f"by {review.author or 'somebody'}, {review.date[:10]}")
+        if effort is not None:
+            lines.append(
+                f"{effort.versions} version{'' if effort.versions == 1 else 's'}, {duration(60 * effort.minutes)}, "
+                f"{effort.changed_ml:.2f} ml changed"
+            )
+        return "\n".join(lines)
 
 
 class CaseFilter(QSortFilterProxyModel):
@@ -132,6 +182,7 @@ class CaseFilter(QSortFilterProxyModel):
     def __init__(self, table: CaseTable) -> None:
         super().__init__(table)
         self._words: list[str] = []
+        self._state: State | None = None
         self.setSourceModel(table)
         self.setSortRole(_SORT)
         self.setDynamicSortFilter(True)
@@ -141,8 +192,15 @@ class CaseFilter(QSortFilterProxyModel):
         self._words = text.lower().split()
         self.invalidateFilter()
 
+    def set_state(self, state: State | None) -> None:
+        """Keep only cases in a state of the review; None: all."""
+        self._state = state
+        self.invalidateFilter()
+
     def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:  # noqa: N802  # Qt's name
         """Whether a case is shown."""
         table = self.sourceModel()
+        if self._state is not None and table.state_of(row) is not self._state:
+            return False
         text = " ".join(str(table.data(table.index(row, column))) for column in (CASE, STATE)).lower()
         return all(word in text for word in self._words)

@@ -22,12 +22,17 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QTableView,
+    QToolButton,
     QWidget,
 )
 
+from ..correction.queue import State
+from ..errors import Seg3dError
 from ..events import Event, Failed, Finished
 from .case_table import CASE, DICE, MODALITIES, PREDICTION, STATE, TRUTH, CaseFilter, CaseTable
 from .layers import PLANES, orientation_note
+from .queueing import ORDERS
+from .restore_strip import RestoreStrip
 from .saving import save_all_or_tell
 from .session import session_for
 from .widgets import EmptyState, MainButton, Panel, Section, listen, quiet_label, swatches
@@ -52,7 +57,8 @@ class DataPanel(Panel):
     def __init__(self, workspace: Workspace, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(workspace, viewer, parent)
         session = session_for(viewer)
-        self._view, self._saver = session.view, session.saver
+        self._view, self._saver, self._keeper = session.view, session.saver, session.keeper
+        self._queue = session.queue
         self._after_saved: Callable[[], None] | None = None
         self._checked: tuple[Problem, ...] = ()
         self._sample: tuple[Job, Path] | None = None
@@ -100,6 +106,7 @@ class DataPanel(Panel):
         top.addWidget(self._folder, 1)
         top.addWidget(choose)
         self.body.addLayout(top)
+        self.body.addWidget(RestoreStrip(self._keeper, self.workspace, self._leave_for))
 
         self._facts = quiet_label()
         self._facts.setToolTip("What was found in the folder")
@@ -109,7 +116,7 @@ class DataPanel(Panel):
         self.body.addWidget(self._labels)
         self.body.addWidget(self._build_problems())
 
-        self._table = CaseTable(self.workspace, self)
+        self._table = CaseTable(self.workspace, self, self._queue)
         self._filter = CaseFilter(self._table)
         line = QHBoxLayout()
         self._words = QLineEdit()
@@ -125,12 +132,60 @@ class DataPanel(Panel):
         line.addWidget(self._words, 1)
         line.addWidget(self._check)
         self.body.addLayout(line)
+        self.body.addLayout(self._build_queue())
         self.body.addWidget(self._build_table(), 1)
         self.body.addLayout(self._build_buttons())
         self._geometry = quiet_label()
         self._geometry.setToolTip("The grid of the open case: voxels, their size, and where the voxel axes point to")
         self.body.addWidget(self._geometry)
         self.body.addLayout(self._build_planes())
+
+    def _build_queue(self) -> QHBoxLayout:
+        self._shown_states = QComboBox()
+        self._shown_states.setToolTip("Show only cases in this state of the review")
+        self._shown_states.addItem("All states", None)
+        for state in State:
+            self._shown_states.addItem(str(state.value).capitalize(), state)
+        self._shown_states.activated.connect(lambda _: self._filter.set_state(self._shown_states.currentData()))
+        self._orders = QComboBox()
+        self._orders.setToolTip("The order of the review list, in which the next case is opened")
+        for order, name in ORDERS.items():
+            self._orders.addItem(name, order)
+        self._orders.activated.connect(lambda _: self.arrange(self._orders.currentData()))
+        line = QHBoxLayout()
+        for box in (self._shown_states, self._orders):
+            box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            line.addWidget(box, 1)
+        for arrow, by, words in ((Qt.ArrowType.UpArrow, -1, "up"), (Qt.ArrowType.DownArrow, 1, "down")):
+            button = QToolButton()
+            button.setArrowType(arrow)
+            button.setToolTip(f"Move the chosen case {words} in the review list, which makes it a list by hand")
+            button.clicked.connect(lambda _=False, by=by: self.move(by))
+            line.addWidget(button)
+        listen(self, self._queue.changed, self._show_order)
+        return line
+
+    def arrange(self, order: str) -> None:
+        """Sort the review list: by a key of `queueing.ORDERS`."""
+        self._queue.arrange(order)
+        self._cases.sortByColumn(CASE, Qt.SortOrder.AscendingOrder)
+
+    def move(self, by: int) -> None:
+        """Move the chosen case in the review list by so many places."""
+        index = self._cases.currentIndex()
+        if not index.isValid():
+            return
+        case_id = self._table.case_id(self._filter.mapToSource(index).row())
+        try:
+            self._queue.move(case_id, by)
+        except Seg3dError as error:
+            self.messages.show_message("error", str(error))
+        self._cases.sortByColumn(CASE, Qt.SortOrder.AscendingOrder)
+
+    def _show_order(self) -> None:
+        self._orders.setCurrentIndex(self._orders.findData(self._queue.order))
+        if self._shown_states.currentData() is not None:
+            self._filter.set_state(self._shown_states.currentData())
 
     def _build_problems(self) -> QWidget:
         self._problems = Section("Problems", tooltip="What is odd about the folder, all at once")
@@ -161,7 +216,7 @@ class DataPanel(Panel):
         header.setHighlightSections(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(CASE, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((MODALITIES, 52), (TRUTH, 42), (PREDICTION, 42), (DICE, 42), (STATE, 60)):
+        for column, width in ((MODALITIES, 52), (TRUTH, 42), (PREDICTION, 42), (DICE, 42), (STATE, 78)):
             view.setColumnWidth(column, width)
         view.doubleClicked.connect(self._open_index)
         enter = QShortcut(QKeySequence(Qt.Key.Key_Return), view)
@@ -338,6 +393,8 @@ class DataPanel(Panel):
         answer = self._ask(f"Edits of {names} are not saved.")
         if answer == QMessageBox.StandardButton.Save:
             self._after_saved = then if save_all_or_tell(self._saver, self._view, self.workspace) else None
+        elif answer == QMessageBox.StandardButton.Discard:
+            self._keeper.discard_edits(unsaved)
         return bool(answer == QMessageBox.StandardButton.Discard)
 
     def _ask(self, text: str) -> Any:

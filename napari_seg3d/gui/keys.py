@@ -39,7 +39,8 @@ class Key:
         return self.key.replace("-", "+")
 
 
-LOOK, STEP = "Look", "Step through the faults"
+LOOK, STEP, FIX = "Look", "Step through the faults", "Correct"
+QUEUE = "Review list"
 #: Every action that has a key. Groups are shown in the order in which they come first.
 KEYS: Mapping[str, Key] = {
     "axial": Key("Shift-A", LOOK, "Axial plane"),
@@ -59,6 +60,19 @@ KEYS: Mapping[str, Key] = {
     "keep_place": Key("K", STEP, "Keep the prediction's version of this place"),
     "check_place": Key("G", STEP, "Mark this place as checked"),
     "uncheck_place": Key("Shift-G", STEP, "Take the last mark back"),
+    "ball_brush": Key("Shift-P", FIX, "Ball brush, or lay it down"),
+    "threshold_brush": Key("Shift-T", FIX, "Threshold brush, or lay it down"),
+    "lasso": Key("Shift-L", FIX, "Lasso, or lay it down"),
+    "fill_between": Key("Shift-F", FIX, "Fill between slices; again: apply"),
+    "keep_largest": Key("Shift-I", FIX, "Keep the largest part; again: apply"),
+    "remove_island": Key("Shift-E", FIX, "Click parts to remove"),
+    "fill_holes": Key("Shift-H", FIX, "Fill holes; again: apply"),
+    "smooth": Key("Shift-M", FIX, "Smooth; again: apply"),
+    "grow_from_seeds": Key("Shift-W", FIX, "Grow from seeds; again: apply"),
+    "apply_tool": Key("Shift-Y", FIX, "Apply what the preview shows"),
+    "cancel_tool": Key("Shift-X", FIX, "Cancel the preview"),
+    "check_slice": Key("S", QUEUE, "Mark the shown slice as checked, or not"),
+    "save_check_next": Key("Shift-R", QUEUE, "Save, mark the case as checked, open the next one"),
 }
 #: The key that shows the keys. napari cannot bind it: Qt does.
 HELP = "?"

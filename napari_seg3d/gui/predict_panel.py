@@ -81,6 +81,7 @@ class PredictPanel(Panel):
         self._there: frozenset[str] = frozenset()
         self._makers: dict[Path, str] = {}
         self._refreshed = 0.0
+        self._tried_ahead: set[Path] = set()
         self._maps: dict[Job, tuple[str, str]] = {}
         self._labels = LabelsFromFile(workspace, viewer)
         self._build()
@@ -430,6 +431,31 @@ class PredictPanel(Panel):
             Job(title, f"napari_seg3d.prediction.predict:{function}", kwargs, "process", "predict", beside)
         )
         self._enable()
+
+    def predict_ahead(self, case_id: str) -> bool:
+        """Predict a case in the background, if a model is chosen that fits it; tell whether that was begun."""
+        models, folder, facts = self.models, self.folder, self._facts
+        cases = tuple(case for case in self.cases("missing") if case.id == case_id)
+        if not models or folder is None or facts is None or not cases or self._predicting() is not None:
+            return False
+        target = folder / case_id
+        if misfit(facts, cases[0]) or target in self._tried_ahead:
+            return False
+        # Once only: what failed would fail again each time.
+        self._tried_ahead.add(target)
+        kwargs = {
+            "model": models[0] if len(models) == 1 else models,
+            "device": self.device_box.currentData(),
+            "mirrors": self.mirrors.isChecked(),
+            "uncertainty": self.uncertainty.isChecked(),
+            "probabilities": False,
+            "logits": False,
+            "cases": cases,
+            "output": folder,
+        }
+        function = "napari_seg3d.prediction.predict:predict_many"
+        self.workspace.start(Job(f"Predicting {case_id}", function, kwargs, "process", "predict"))
+        return True
 
     def _stop(self) -> None:
         if (job := self._predicting()) is not None:

@@ -50,9 +50,12 @@ from .layers import (
 )
 from .looks_section import LooksSection
 from .profile_strip import ProfileStrip
+from .queue_section import QueueSection
+from .restore_strip import RestoreStrip
 from .session import session_for
 from .steps_section import StepsSection
 from .tasks import Comparison
+from .versions_section import VersionsSection
 from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, swatches
 from .work import Job
 
@@ -154,6 +157,7 @@ class ReviewPanel(Panel):
     # What the page is made of
 
     def _build(self) -> None:
+        self.body.addWidget(RestoreStrip(session_for(self.viewer).keeper, self.workspace))
         self._predicted = self._layer_choice("The labels to judge and to correct")
         self._truth = self._layer_choice("The labels to compare with")
         copy = QPushButton("Edit a copy")
@@ -194,7 +198,9 @@ class ReviewPanel(Panel):
         line.addWidget(self._save, 1)
         line.addWidget(save_as)
         self.body.addLayout(line)
+        self.queue = QueueSection(self.workspace, self.viewer, lambda: self.predicted_layer, self.save)
         self.body.addWidget(self.queue)
+        self.versions = VersionsSection(self.workspace, self.viewer, self.compare_with)
         self.body.addWidget(self.versions)
         self._show_unsaved()
 

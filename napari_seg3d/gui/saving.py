@@ -33,6 +33,8 @@ class Saver:
     view : CaseView
     """
 
+    #: Layer and copy of its labels: the moment that is being saved.
+    begun = Signal(object, object)
     #: Layer and file: written, read again, identical.
     saved = Signal(object, Path)
     #: Layer, sentence, details.
@@ -59,7 +61,7 @@ class Saver:
             "folder": self._workspace.corrections_folder,
             "case_id": origin.case_id,
             "based_on": self._view.saved_map(layer),
-            "author": _user(),
+            "author": user(),
             "seconds": self._view.seconds_of_work(layer),
         }
         self._start(layer, "save_new_version", kwargs)
@@ -94,6 +96,7 @@ class Saver:
             quick=True,
         )
         self._running[job] = layer, on_screen(label_map.data, label_map.geometry)
+        self.begun.emit(layer, label_map)
         self._workspace.start(job)
 
     def _with_source(self, label_map: LabelMap) -> LabelMap:
@@ -117,7 +120,8 @@ class Saver:
             self.failed.emit(layer, event.message, event.details)
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of who works here; empty if the computer knows none."""
     # A computer without a name for its user is no reason not to save.
     try:
         return getpass.getuser()

@@ -19,6 +19,8 @@ from qtpy.QtWidgets import QLabel
 
 from ..events import Event, Progress, Step
 from .case_view import CaseView
+from .keeping import Keeper
+from .queueing import CaseQueue
 from .saving import Saver
 from .worker import Job, JobRunner, ShortTurns
 from .workspace import Settings, Workspace
@@ -67,6 +69,9 @@ class Session(QObject):
         self.workspace = Workspace(*self._runners, settings)
         self.view = CaseView(self.workspace, viewer)
         self.saver = Saver(self.workspace, self.view)
+        self.queue = CaseQueue(self.workspace)
+        self.saver.saved.connect(self.queue.after_saving)
+        self.keeper = Keeper(self.workspace, viewer, self.view, self.saver, self)
         self._activity = _Activity(self.workspace, window)
         self._close_question = _CloseQuestion(self.workspace, viewer, self.shutdown)
         window.destroyed.connect(self.shutdown)
@@ -75,6 +80,7 @@ class Session(QObject):
         """Save and end what runs, within five seconds."""
         # A case that is still appearing layer by layer would reach for a viewer that has gone.
         self.view.stop_steps()
+        self.keeper.close()
         for runner in self._runners:
             runner.shutdown()
         self._activity.end()

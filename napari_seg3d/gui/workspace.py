@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .layers import Display
     from .tasks import OpenedCase
 
+_Stamp = tuple[tuple[Path, int], ...]
 #: How many dataset folders the window remembers.
 RECENT = 8
 
@@ -189,6 +190,10 @@ class Workspace:
         self.selected: tuple[str, ...] = ()
         self._added_models: list[Path] = []
         self._scored: dict[Path, tuple[int, float]] = {}
+        #: A case that was loaded ahead, by its files; what loads one; and the one that is to be shown then.
+        self._prepared: tuple[_Stamp, OpenedCase] | None = None
+        self._preparing: Job | None = None
+        self._prepared_for: _Stamp | None = None
         for runner in (jobs, quick):
             runner.started.connect(self.job_started.emit)
             runner.reported.connect(self._take_event)
@@ -237,7 +242,8 @@ class Workspace:
     def close_dataset(self) -> None:
         """Forget the dataset; nothing on disk changes."""
         self.close_case()
-        self.dataset = self.output = None
+        self._forget("prepare")
+        self.dataset = self.output = self._prepared = None
         self.refresh_results()
         self.dataset_changed.emit()
 
@@ -247,13 +253,47 @@ class Workspace:
             self.say("error", "No dataset is open. Choose a dataset folder first.")
             return
         self._forget("load", "scores")
-        predictions = self.predictions.get(case_id, [None])
-        kwargs = {"files": self.with_correction(self.dataset[case_id]), "prediction": predictions[0]}
+        kwargs = self._what_to_load(case_id)
+        stamp = _stamp(kwargs)
+        if self._preparing is not None and _stamp(self._preparing.kwargs) == stamp:
+            self._prepared_for = stamp
+            return
+        self._forget("prepare")
+        if self._prepared is not None and self._prepared[0] == stamp:
+            (_, opened), self._prepared = self._prepared, None
+            self._show_case(opened)
+            return
         self.start(Job(f"Opening {case_id}", "napari_seg3d.gui.tasks:load_case", kwargs, "thread", "load", True))
+
+    def prepare_case(self, case_id: str) -> None:
+        """Load a case in the background, so that it opens at once; only the newest one is held in memory."""
+        if self.dataset is None or case_id == self.case_id:
+            return
+        kwargs = self._what_to_load(case_id)
+        stamp = _stamp(kwargs)
+        under_way = None if self._preparing is None else _stamp(self._preparing.kwargs)
+        if stamp in (under_way, None if self._prepared is None else self._prepared[0]):
+            return
+        self._forget("prepare")
+        self._prepared = None
+        title = f"Reading {case_id} ahead"
+        self._preparing = Job(title, "napari_seg3d.gui.tasks:load_case", kwargs, "thread", "prepare", True)
+        self.start(self._preparing)
+
+    def is_prepared(self, case_id: str) -> bool:
+        """Whether a case would open at once."""
+        return self._prepared is not None and self._prepared[1].case.id == case_id
+
+    def _what_to_load(self, case_id: str) -> dict[str, Any]:
+        if self.dataset is None:
+            raise DatasetError("No dataset is open. Choose a dataset folder first.")
+        prediction = self.predictions.get(case_id, [None])[0]
+        return {"files": self.with_correction(self.dataset[case_id]), "prediction": prediction}
 
     def close_case(self) -> None:
         """Close the open case."""
         self._forget("load")
+        self._prepared_for = None
         self._show_case(None)
 
     def with_correction(self, files: CaseFiles) -> CaseFiles:
@@ -397,6 +437,8 @@ class Workspace:
     def _take_result(self, job: Job, result: Any) -> None:
         if job.kind == "open":
             self.close_case()
+            self._forget("prepare")
+            self._prepared = None
             self.dataset = result
             self.output = self.output_for(Path(result.root))
             self._remember(Path(result.root))
@@ -404,6 +446,13 @@ class Workspace:
             self.dataset_changed.emit()
         elif job.kind == "load":
             self._show_case(result)
+        elif job is self._preparing:
+            stamp, self._preparing = _stamp(job.kwargs), None
+            if self._prepared_for == stamp:
+                self._prepared_for = None
+                self._show_case(result)
+            else:
+                self._prepared = stamp, result
         elif job.kind == "scores":
             self._scored.update(result)
             self._score_known()
@@ -415,6 +464,8 @@ class Workspace:
         self.results_changed.emit()
 
     def _take_end(self, job: Job, how: Ending) -> None:
+        if job is self._preparing:
+            self._preparing = self._prepared_for = None
         if not job.quick:
             # Runs, predictions and corrections may have been written, also by a job that was stopped.
             self.refresh_results()
@@ -431,6 +482,14 @@ class Workspace:
         """Dataset folders that were open before and still exist, newest first."""
         paths = [Path(path) for path in self.settings.get("recent", []) if isinstance(path, str)]
         return [path for path in paths if path.exists()]
+
+
+def _stamp(kwargs: Mapping[str, Any]) -> _Stamp:
+    """Return from which files, as they are now, a case is loaded."""
+    files: CaseFiles = kwargs["files"]
+    paths = [file.path for file in files.modalities.values()]
+    paths += [path for path in (files.best_truth, files.mask, kwargs["prediction"]) if path is not None]
+    return (Path(files.id), 0), *((path, path.stat().st_mtime_ns if path.exists() else 0) for path in paths)
 
 
 def _predictions(folder: Path) -> dict[str, list[Path]]:

@@ -1,0 +1,203 @@
+"""The saved versions of the open case: who, when, how long, what changed; open one, or compare with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.layers import Labels, Layer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from ..cases.corrections import Correction
+from ..errors import Seg3dError
+from .labels_from_file import LabelsFromFile
+from .layers import origin_or_none
+from .session import session_for
+from .widgets import Section, listen, quiet_label
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from .workspace import Workspace
+
+_HEADS = (
+    ("Version", "Its number; the newest is on top"),
+    ("Saved", "When it was saved"),
+    ("By", "Who saved it"),
+    ("min", "Minutes spent on it"),
+    ("Voxels", "Voxels that changed against what it is based on"),
+)
+_ROWS = 5
+
+
+class VersionsSection(Section):
+    """The versions of the open case.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    viewer : napari.Viewer
+    compare : callable
+        Compares the corrected layer with the one it is given.
+    """
+
+    def __init__(
+        self, workspace: Workspace, viewer: Viewer, compare: Callable[[Labels], object], parent: QWidget | None = None
+    ) -> None:
+        super().__init__("Versions", tooltip="What was saved of this case; open it again or compare", parent=parent)
+        self._workspace, self._viewer, self._compare = workspace, viewer, compare
+        self._versions: list[Correction] = []
+        self._wanted: Path | None = None
+        self._files = LabelsFromFile(workspace, viewer)
+        self._build()
+        listen(self, workspace.case_changed, self.refresh)
+        listen(self, workspace.results_changed, self.refresh)
+        listen(self, viewer.layers.events.inserted, self._added)
+        listen(self, session_for(viewer).saver.saved, self._saved)
+        self.refresh()
+
+    def _build(self) -> None:
+        table = self.table = QTableWidget(0, len(_HEADS))
+        for column, (name, tooltip) in enumerate(_HEADS):
+            item = QTableWidgetItem(name)
+            item.setToolTip(tooltip)
+            table.setHorizontalHeaderItem(column, item)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        table.setShowGrid(False)
+        table.setWordWrap(False)
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(22)
+        header = table.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(30)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        table.itemSelectionChanged.connect(self._enable)
+        table.doubleClicked.connect(lambda _: self.open())
+        self.body.addWidget(table)
+        self.open_button = QPushButton("Open")
+        self.open_button.setToolTip("Show this version as a layer of its own, to look at or to go on with")
+        self.open_button.clicked.connect(lambda _=False: self.open())
+        self.compare_button = QPushButton("Compare")
+        self.compare_button.setToolTip("Show this version and compare what is corrected with it")
+        self.compare_button.clicked.connect(lambda _=False: self.compare())
+        line = QHBoxLayout()
+        line.addStretch(1)
+        line.addWidget(self.open_button)
+        line.addWidget(self.compare_button)
+        self.body.addLayout(line)
+        self._note = quiet_label()
+        self.body.addWidget(self._note)
+
+    def _saved(self, *_: object) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again which versions there are."""
+        case_id = self._workspace.case_id
+        self._versions, note = [], ""
+        if case_id is not None:
+            try:
+                self._versions = session_for(self._viewer).queue.versions(case_id)
+            except Seg3dError as error:
+                note = str(error)
+        self._note.setText(note)
+        self._note.setVisible(bool(note))
+        self.setVisible(bool(self._versions) or bool(note))
+        count = len(self._versions)
+        self.set_title(f"{count} saved version{'' if count == 1 else 's'}")
+        table = self.table
+        table.setRowCount(count)
+        for row, version in enumerate(self._versions):
+            for column, text in enumerate(_texts(version)):
+                item = QTableWidgetItem(text)
+                item.setToolTip(_tooltip(version))
+                if column in (3, 4):
+                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                table.setItem(row, column, item)
+        header = table.horizontalHeader().sizeHint().height()
+        table.setFixedHeight(header + 22 * min(max(count, 1), _ROWS) + 4)
+        if count:
+            table.selectRow(0)
+        self._enable()
+
+    def _enable(self) -> None:
+        for button in (self.open_button, self.compare_button):
+            button.setEnabled(self.chosen is not None)
+
+    @property
+    def chosen(self) -> Correction | None:
+        """The version that is marked in the list."""
+        rows = {index.row() for index in self.table.selectedIndexes()}
+        return self._versions[min(rows)] if rows and min(rows) < len(self._versions) else None
+
+    def open(self) -> None:
+        """Show the chosen version as a layer."""
+        chosen, case_id = self.chosen, self._workspace.case_id
+        if chosen is not None and case_id is not None:
+            self._files.show(case_id, chosen.path, f"version {chosen.version}")
+
+    def compare(self) -> None:
+        """Show the chosen version and compare the corrected layer with it."""
+        chosen = self.chosen
+        if chosen is None:
+            return
+        layer = next((layer for layer in self._viewer.layers if _holds(layer, chosen.path)), None)
+        if isinstance(layer, Labels):
+            self._compare(layer)
+            return
+        self._wanted = chosen.path
+        self.open()
+
+    def _added(self, event: object) -> None:
+        layer = getattr(event, "value", None)
+        if self._wanted is not None and isinstance(layer, Labels) and _holds(layer, self._wanted):
+            self._wanted = None
+            self._compare(layer)
+
+
+def _holds(layer: Layer, path: Path) -> bool:
+    """Whether a layer was opened from this file, and not only saved to it."""
+    origin = origin_or_none(layer)
+    return origin is not None and origin.path == path and origin.source is not None and Path(origin.source.path) == path
+
+
+def _texts(version: Correction) -> tuple[str, ...]:
+    minutes = f"{version.seconds / 60:.1f}" if version.date else "–"
+    return f"v{version.version:03d}", _when(version), version.author or "–", minutes, _changed(version)
+
+
+def _when(version: Correction) -> str:
+    try:
+        return f"{datetime.fromisoformat(version.date).astimezone():%d %b %H:%M}"
+    except ValueError:
+        return "–"
+
+
+def _changed(version: Correction) -> str:
+    if version.changed is None:
+        return "–"
+    added = sum(plus for plus, _ in version.changed.values())
+    removed = sum(minus for _, minus in version.changed.values())
+    return f"{max(added, removed):,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _tooltip(version: Correction) -> str:
+    lines = [version.path.name, f"based on {version.parent or 'nothing'}"]
+    for value, (plus, minus) in (version.changed or {}).items():
+        lines.append(f"label {value}: {plus} voxels added, {minus} removed")
+    return "\n".join(lines)
