@@ -66,7 +66,7 @@ class QueueSection(Section):
         listen(self, self._queue.slices_changed, self._show_slices)
         listen(self, viewer.dims.events.current_step, self._show_slices)
         listen(self, viewer.dims.events.order, self._show_slices)
-        listen(self, session.view.shown, self._ahead.start)
+        listen(self, session.view.shown, self._wait)
         listen(self, session.saver.saved, self._after_saving)
         listen(self, session.saver.failed, self._after_failed_saving)
         bind_keys(
@@ -116,6 +116,9 @@ class QueueSection(Section):
         self._words = quiet_label()
         self._words.setToolTip("How much of the list is done, which case comes next, and what this one has cost")
         self.body.addWidget(self._words)
+
+    def _wait(self) -> None:
+        self._ahead.start()
 
     # Showing
 

@@ -189,11 +189,12 @@ def _when(version: Correction) -> str:
 
 
 def _changed(version: Correction) -> str:
-    if version.changed is None:
-        return "–"
-    added = sum(plus for plus, _ in version.changed.values())
-    removed = sum(minus for _, minus in version.changed.values())
-    return f"{max(added, removed):,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    voxels = version.voxels
+    if voxels is None and version.changed is not None:
+        # Written by an older program: a voxel that became another label is added to one and removed from the other.
+        counts = tuple(version.changed.values())
+        voxels = max(sum(plus for plus, _ in counts), sum(minus for _, minus in counts))
+    return "–" if voxels is None else f"{voxels:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _tooltip(version: Correction) -> str:

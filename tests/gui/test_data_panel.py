@@ -129,7 +129,7 @@ def test_edits_are_not_lost_when_the_case_is_left(page: Page, study: Path, monke
     page.wait(lambda: workspace.case_id == "case2")
     saved = read_label_map(workspace.corrections_folder / "case1" / "v001.nii.gz")
     assert np.count_nonzero(saved.data != np.roll(truth.data, 1, 0)) == 1
-    assert page.cells(STATE) == ["corrected", "open", ""]
+    assert page.cells(STATE) == ["in progress", "open", ""]
     assert layer not in viewer.layers
 
 
