@@ -216,7 +216,7 @@ class DataPanel(Panel):
         header.setHighlightSections(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(CASE, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((MODALITIES, 52), (TRUTH, 42), (PREDICTION, 42), (DICE, 42), (STATE, 78)):
+        for column, width in ((MODALITIES, 52), (TRUTH, 42), (PREDICTION, 42), (DICE, 42), (STATE, 88)):
             view.setColumnWidth(column, width)
         view.doubleClicked.connect(self._open_index)
         enter = QShortcut(QKeySequence(Qt.Key.Key_Return), view)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari import Viewer
 
+    from .work import Job
     from .workspace import Workspace
 
 #: Milliseconds after which the next case is loaded ahead: the open one comes first.
@@ -67,6 +68,7 @@ class QueueSection(Section):
         listen(self, viewer.dims.events.current_step, self._show_slices)
         listen(self, viewer.dims.events.order, self._show_slices)
         listen(self, session.view.shown, self._wait)
+        listen(self, workspace.job_ended, self._job_ended)
         listen(self, session.saver.saved, self._after_saving)
         listen(self, session.saver.failed, self._after_failed_saving)
         bind_keys(
@@ -131,9 +133,20 @@ class QueueSection(Section):
         self.state.setCurrentIndex(self.state.findData(review.state))
         if not self.comment.hasFocus():
             self.comment.setText(review.comment)
-        self._words.setText(" ".join(filter(None, (self._done_in_words(), self._cost_in_words(case_id)))))
+        self._show_words()
         self._show_slices()
         if self.isVisible():
+            self._ahead.start()
+
+    def _show_words(self) -> None:
+        words = (self._done_in_words(), *self._cost_in_words(self._workspace.case_id))
+        self._words.setText("\n".join(filter(None, words)))
+
+    def _job_ended(self, job: Job, _how: str) -> None:
+        if job.kind == "prepare":
+            self._show_words()
+        elif job.kind == "predict" and self.isVisible():
+            # The next case may have been predicted, or there is time for it now.
             self._ahead.start()
 
     def _done_in_words(self) -> str:
@@ -148,11 +161,11 @@ class QueueSection(Section):
             return f"{done}."
         return f"{done}. Next: {following}{' (loaded)' if self._workspace.is_prepared(following) else ''}."
 
-    def _cost_in_words(self, case_id: str | None) -> str:
+    def _cost_in_words(self, case_id: str | None) -> list[str]:
         efforts = self._queue.efforts
+        parts: list[str] = []
         if not efforts:
-            return ""
-        parts = []
+            return parts
         one = efforts.get(case_id or "")
         if one is not None:
             each = f", {one.minutes_per_ml:.1f} min per ml" if isfinite(one.minutes_per_ml) else ""
@@ -161,7 +174,7 @@ class QueueSection(Section):
         changed = sum(effort.changed_ml for effort in efforts.values() if isfinite(effort.changed_ml))
         each = f", {minutes / changed:.1f} min per ml" if changed > 0 else ""
         parts.append(f"On average {minutes / len(efforts):.1f} min per case{each}.")
-        return " ".join(parts)
+        return parts
 
     # State
 

@@ -129,8 +129,9 @@ class VersionsSection(Section):
                 if column in (3, 4):
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 table.setItem(row, column, item)
-        header = table.horizontalHeader().sizeHint().height()
-        table.setFixedHeight(header + 22 * min(max(count, 1), _ROWS) + 4)
+        # Before it is shown the heading tells a height that is too small.
+        header = max(table.horizontalHeader().sizeHint().height(), 26)
+        table.setFixedHeight(header + 22 * min(max(count, 1), _ROWS) + 6)
         if count:
             table.selectRow(0)
         self._enable()
