@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels, Layer
+from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QObject, Signal
 
 from ..cases.names import natural_key
@@ -32,14 +32,15 @@ from ..errors import CorrectionError, FileError, Seg3dError
 from ..volumes.atomic import write_whole
 from ..volumes.files import read_label_map
 from ..volumes.volume import LabelMap, LabelTable
-from .layers import label_map_of, origin_or_none, prediction_layer
+from .edits import STROKE, Edit
+from .layers import adopt, label_map_of, origin_or_none, prediction_layer
 
 if TYPE_CHECKING:
     from napari import Viewer
 
     from ..cases.case import Case
     from .case_view import CaseView
-    from .edits import Edit, LayerEdits
+    from .edits import LayerEdits
     from .saving import Saver
     from .workspace import Workspace
 
@@ -265,9 +266,17 @@ class Kept:
         What the layer holds now; must not change afterwards.
     path : Path, optional
         The file it came from.
+    refused : callable, optional
+        Told, once, that the journal cannot hold an edit: a label that is too large for the layer's own type.
     """
 
-    def __init__(self, case_id: str, content: LabelMap, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        case_id: str,
+        content: LabelMap,
+        path: Path | None = None,
+        refused: Callable[[CorrectionError], None] | None = None,
+    ) -> None:
         self.case_id = case_id
         self.content = content
         #: What was read or saved last.
@@ -280,6 +289,7 @@ class Kept:
         self.unwanted = False
         self.begun = False
         self.edits = 0
+        self._refused = refused
         self._waiting: list[Edit] = []
         self._mark: Mark | None = None
         self._lock = threading.Lock()
@@ -292,7 +302,17 @@ class Kept:
                 if not self.failed:
                     self._waiting.append(edit)
                 return
-        _append(self.journal, edit)
+        self._append(self.journal, edit)
+
+    def _append(self, journal: Journal, edit: Edit) -> None:
+        what = edit.what
+        kind = UNDO if what.startswith("Undo: ") else REDO if what.startswith("Redo: ") else EDIT
+        try:
+            journal.append(edit.change.indices, edit.change.values, what, kind=kind)
+        except CorrectionError as error:
+            refused, self._refused = self._refused, None
+            if refused is not None:
+                refused(error)
 
     def go_on_with(self, journal: Journal) -> None:
         """Write edits to this journal from now on, after those that waited for it."""
@@ -303,7 +323,7 @@ class Kept:
                     self.journal, self.begun = journal, True
                     return
             for edit in waiting:
-                _append(journal, edit)
+                self._append(journal, edit)
 
     def give_up(self) -> None:
         """Keep no edits: there is no place for them."""
@@ -338,14 +358,6 @@ class Kept:
             journal.discard()
             journal.path.unlink(missing_ok=True)
             _images_file(journal.path).unlink(missing_ok=True)
-
-
-def _append(journal: Journal, edit: Edit) -> None:
-    what = edit.what
-    kind = UNDO if what.startswith("Undo: ") else REDO if what.startswith("Redo: ") else EDIT
-    # A journal that was closed with its case takes no edits of a layer that is on its way out.
-    with contextlib.suppress(CorrectionError):
-        journal.append(edit.change.indices, edit.change.values, what, kind=kind)
 
 
 # ------------------------------------------------------------------------------------------------- in a window
@@ -404,7 +416,7 @@ class Keeper(QObject):
         self._own: frozenset[Path] = frozenset()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keeping edits")
         self._closed = False
-        self._in_window.connect(lambda call: call())
+        self._in_window.connect(self._call)
         viewer.layers.events.inserted.connect(self._look_at_layers)
         viewer.layers.events.removed.connect(self._look_at_layers)
         view.edited.connect(self._attach)
@@ -449,18 +461,38 @@ class Keeper(QObject):
         if not isinstance(layer, Labels) or layer in self._layers or self._closed or layer not in self._viewer.layers:
             return
         origin = origin_or_none(layer)
-        if origin is None or not origin.case_id or origin.role != "prediction" or layer.locked:
+        if origin is None:
+            # napari keeps one connection of a method, however often it is connected.
+            layer.events.paint.connect(self._painted)
+            return
+        if not origin.case_id or origin.role != "prediction" or layer.locked:
             return
         try:
             edits = self._view.edits_of(layer)
-            content = self._view.saved_map(layer)
-            if content is None:
-                # Begun by the user himself: what he painted before it became part of the case counts as opened.
-                now = label_map_of(layer)
-                content = now.with_data(np.array(now.data, order="K"))
+            saved = self._view.saved_map(layer)
+            now = label_map_of(layer)
         except Seg3dError:
             return
-        self._layers[layer] = _Layer(self, layer, edits, Kept(origin.case_id, content, origin.path))
+        # What the user began himself begins with nothing: all that is in it is an edit.
+        content = now.with_data(np.zeros_like(now.data)) if saved is None else saved
+        one = self._layers[layer] = _Layer(self, layer, edits, Kept(origin.case_id, content, origin.path, self._refuse))
+        if saved is None and now.data.any():
+            x, y, z = now.data.nonzero()
+            painted = now.data[x, y, z]
+            one.kept.add(Edit(Change((x, y, z), painted, STROKE), np.zeros_like(painted)))
+            self._begin(one)
+
+    def _painted(self, event: Any) -> None:
+        """Let a layer of the user's own be part of the case as soon as something is painted in it."""
+        layer = event.source
+        images = (other for other in self._viewer.layers if isinstance(other, Image))
+        image = next((other for other in images if (found := origin_or_none(other)) and found.case_id), None)
+        free = origin_or_none(layer) is None and layer in self._viewer.layers and not self._closed
+        if image is not None and free:
+            # One that does not fit the case is the user's own affair.
+            with contextlib.suppress(Seg3dError):
+                adopt(layer, image)
+                self._view.watch(layer)
 
     def _detach(self, layer: Labels) -> None:
         one = self._layers.pop(layer)
@@ -642,6 +674,9 @@ class Keeper(QObject):
         with contextlib.suppress(RuntimeError):
             self._thread.submit(guarded)
 
+    def _call(self, call: Callable[[], Any]) -> None:
+        call()
+
     def _answer(self, call: Callable[..., Any], *values: Any) -> None:
         # The window may have gone meanwhile.
         with contextlib.suppress(RuntimeError):
@@ -649,6 +684,9 @@ class Keeper(QObject):
 
     def _say(self, level: str, text: str) -> None:
         self._answer(self._workspace.say, level, text)
+
+    def _refuse(self, error: CorrectionError) -> None:
+        self._say("warning", f"Not every edit is kept on disk any more; save soon. {error}")
 
     def _tell(self, error: FileError) -> None:
         self._say("warning", f"{error} They are kept in memory and tried again. Save soon.")

@@ -57,6 +57,9 @@ class QueueSection(Section):
         self._queue, self._keeper = session.queue, session.keeper
         self._layer, self._save = layer, save
         self._going_on = False
+        #: The case that is opened to be corrected next, and the tool that was in hand: mode, brush, label.
+        self._following: str | None = None
+        self._tool: tuple[str, float, int] | None = None
         self._build()
         self._ahead = QTimer(self)
         self._ahead.setSingleShot(True)
@@ -67,7 +70,7 @@ class QueueSection(Section):
         listen(self, self._queue.slices_changed, self._show_slices)
         listen(self, viewer.dims.events.current_step, self._show_slices)
         listen(self, viewer.dims.events.order, self._show_slices)
-        listen(self, session.view.shown, self._wait)
+        listen(self, session.view.shown, self._case_shown)
         listen(self, workspace.job_ended, self._job_ended)
         listen(self, session.saver.saved, self._after_saving)
         listen(self, session.saver.failed, self._after_failed_saving)
@@ -119,8 +122,16 @@ class QueueSection(Section):
         self._words.setToolTip("How much of the list is done, which case comes next, and what this one has cost")
         self.body.addWidget(self._words)
 
-    def _wait(self) -> None:
+    def _case_shown(self) -> None:
         self._ahead.start()
+        layer, following, self._following = self._layer(), self._following, None
+        if layer is None or following is None or following != self._workspace.case_id or layer.locked:
+            return
+        # The next case is there to be corrected, with the tool in hand.
+        layer.visible = True
+        self._viewer.layers.selection.active = layer
+        if self._tool is not None:
+            layer.mode, layer.brush_size, layer.selected_label = self._tool
 
     # Showing
 
@@ -284,6 +295,10 @@ class QueueSection(Section):
         if following is None:
             self._workspace.say("info", f"{done} No other case is left to do.".strip())
             return
+        layer = self._layer()
+        if layer is not None and not layer.locked:
+            self._tool = str(layer.mode), layer.brush_size, layer.selected_label
+        self._following = following
         self._workspace.open_case(following)
         self._workspace.say("info", f"{done} {self._done_in_words()}".strip())
 

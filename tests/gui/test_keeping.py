@@ -176,6 +176,15 @@ def test_an_image_that_changed_since_is_told_and_nothing_is_applied_blindly(view
     assert not layer.data.any()
     np.testing.assert_array_equal(viewer.layers["restored"].data, expected)
 
+    # What somebody draws in a layer of his own is kept from its first stroke.
+    drawn = viewer.add_labels(np.zeros_like(layer.data), scale=layer.scale, translate=layer.translate, name="drawn")
+    drawn.paint((4, 4, 4), 1)
+    drawn.paint((4, 8, 8), 2)
+    keeper.wait()
+    kept = keeper._layers[drawn].kept
+    assert kept.journal.wait_written()
+    assert (kept.journal.edits, kept.case_id) == (1 + 2, "case1")
+
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no kill -9")
 def test_every_written_stroke_survives_kill_9():

@@ -132,8 +132,12 @@ def test_save_check_next_and_versions_in_the_window(viewer, study, qtbot):
     layer.paint((5, 5, 5), 2)
     expected = np.array(layer.data)
     page.queue._look_ahead()
+    layer.mode, layer.brush_size = "paint", 7
     page.queue.save_check_next()
     wait(lambda: shown == ["case1", "case2"])
+    # One goes on with the brush in hand.
+    assert viewer.layers.selection.active is viewer.layers["prediction"]
+    assert (str(page.predicted_layer.mode), page.predicted_layer.brush_size) == ("paint", 7)
     (version,) = versions(workspace.corrections_folder, "case1")
     from napari_seg3d.gui.layers import on_screen
 
@@ -145,7 +149,7 @@ def test_save_check_next_and_versions_in_the_window(viewer, study, qtbot):
     assert "1 of 3 checked" in page.queue._words.text()
     # The journal of what was saved has gone.
     session.keeper.wait()
-    assert not list(session.keeper.folder.glob("*.journal"))
+    assert not (session.keeper.folder / "case1.journal").exists()
 
     # The version can be opened again and compared with.
     workspace.open_case("case1")
