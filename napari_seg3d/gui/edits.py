@@ -111,6 +111,7 @@ class LayerEdits:
         self._look()
         self._doing = what
         try:
+            self.layer.visible = True
             with self.layer.block_history():
                 yield self._put
             self._look()

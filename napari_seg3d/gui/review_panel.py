@@ -38,6 +38,7 @@ from ..comparison.surface import DEFINITIONS
 from ..errors import CorrectionError, LabelError, Seg3dError
 from ..events import Event, Finished
 from .edits import Edit, LayerEdits
+from .history_section import HistorySection
 from .keys import bind_keys, with_key
 from .layers import (
     adopt,
@@ -55,6 +56,7 @@ from .restore_strip import RestoreStrip
 from .session import session_for
 from .steps_section import StepsSection
 from .tasks import Comparison
+from .tools_section import ToolsSection
 from .versions_section import VersionsSection
 from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, swatches
 from .work import Job
@@ -183,6 +185,10 @@ class ReviewPanel(Panel):
         self._note = quiet_label()
         self.body.addWidget(self._note)
         self._build_difference()
+        self.tools = ToolsSection(self.workspace, self.viewer, self._predicted)
+        self.history = HistorySection(self._view, self._predicted)
+        self.body.addWidget(self.tools)
+        self.body.addWidget(self.history)
         self.body.addStretch(1)
         self._unsaved = quiet_label()
         self.body.addWidget(self._unsaved)
