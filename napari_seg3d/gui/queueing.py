@@ -18,7 +18,7 @@ from psygnal import Signal
 from ..cases.checked import VoxelBox, read_checked, write_checked
 from ..cases.corrections import Correction, versions
 from ..correction.queue import Effort, Facts, Order, Review, ReviewList, State, effort, slices_checked, with_slice
-from ..errors import Seg3dError
+from ..errors import FileError, Seg3dError
 from ..events import Event, Finished, Progress, Warned, job
 from ..volumes.files import read_volume
 from .saving import user
@@ -215,6 +215,9 @@ class CaseQueue:
     def _results_changed(self) -> None:
         if self._list is None:
             return
+        if self._workspace.output is None or self._list.path.parent != self._workspace.corrections_folder:
+            self._reopen()
+            return
         if self.order in ("quality", "age"):
             self._arrange()
         self.changed.emit()
@@ -238,6 +241,9 @@ class CaseQueue:
         case_id = self._workspace.case_id
         if case_id is not None and self._workspace.output is not None:
             try:
+                if self._list is not None and self._list.refresh():
+                    # Another window has been at work.
+                    self.arrange(self.order)
                 self.boxes = read_checked(self._draft(case_id)) or None
                 if self.boxes is None and (newest := self._workspace.corrections.get(case_id)) is not None:
                     self.boxes = read_checked(newest) or None
@@ -269,7 +275,10 @@ class CaseQueue:
         checked = not self.slices(axis)[number]
         boxes = with_slice(self.boxes or (), case.geometry.shape, axis, number, checked=checked)
         draft = self._draft(case.id)
-        draft.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"The folder {draft.parent} cannot be made: {error.strerror}.") from error
         write_checked(draft, boxes)
         self.boxes = boxes or None
         self.slices_changed.emit()

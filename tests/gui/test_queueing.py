@@ -42,6 +42,13 @@ def test_the_list_goes_by_quality_or_by_hand_and_is_kept(workspace, study):
     assert other.review("case2").comment == "moved"
     other.arrange("hand")
     assert [other.place(name) for name in ("case2", "case10", "case1")] == [0, 1, 2]
+    # And back here, at the next case.
+    other.set("case1", State.CHECKED)
+    workspace.open_case("case1")
+    assert queue.review("case1").state is State.CHECKED
+    # Another project folder has a list of its own.
+    workspace.set_output(study.with_name("elsewhere"))
+    assert queue.review("case2").comment == ""
 
 
 def test_a_case_that_was_loaded_ahead_opens_without_being_read(workspace, study):
