@@ -151,12 +151,13 @@ class LiveComparison:
 
     def disagreements(self, *, smallest_ml: float = 0.0) -> tuple[Disagreement, ...]:
         """Return the connected disagreements, the largest first, as `difference.disagreements` does."""
+        if smallest_ml > 0:
+            # Noise has thousands of tiny places: sorting what is left takes no time.
+            found = [item for item in self._places.values() if item[1].volume_ml >= smallest_ml]
+            return tuple(place for _, place in sorted(found, key=_rank))
         if self._ranked is None:
-            ranked = sorted(self._places.values(), key=lambda item: (-item[1].voxels, item[0]))
-            self._ranked = tuple(place for _, place in ranked)
-        if smallest_ml <= 0:
-            return self._ranked
-        return tuple(place for place in self._ranked if place.volume_ml >= smallest_ml)
+            self._ranked = tuple(place for _, place in sorted(self._places.values(), key=_rank))
+        return self._ranked
 
     def disagreement_at(self, voxel: Sequence[int]) -> Disagreement | None:
         """Return the disagreement that a voxel belongs to; None where the maps agree."""
@@ -340,6 +341,11 @@ class LiveComparison:
         self._place_at.reshape(-1)[flat] = np.repeat(np.asarray(numbers, np.int32), sizes)
         self._places.update(zip(numbers, zip(firsts, places, strict=True), strict=True))
         self._next_number += len(places)
+
+
+def _rank(item: tuple[int, Disagreement]) -> tuple[int, int]:
+    """What places are sorted by: the largest first, of equal ones that with the first voxel."""
+    return -item[1].voxels, item[0]
 
 
 def _kinds(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,14 @@ class CaseView:
         window = getattr(self._viewer, "window", None)
         if window is not None:
             shortcut = QShortcut(QKeySequence(HELP), window._qt_window)
-            shortcut.activated.connect(self.show_keys)
+            this = weakref.ref(self)
+
+            def show() -> None:
+                view = this()
+                if view is not None:
+                    view.show_keys()
+
+            shortcut.activated.connect(show)
 
     def show_keys(self) -> None:
         """Show all keys in a window of their own."""

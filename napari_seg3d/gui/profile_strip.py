@@ -16,11 +16,13 @@ from .widgets import theme_colour
 if TYPE_CHECKING:
     from qtpy.QtGui import QMouseEvent, QPaintEvent
 
+    from ..volumes.volume import LabelTable
+
 
 class ProfileStrip(QWidget):
     """One column a slice, as high as the slice has disagreeing voxels: missed, added, wrong class, one above the other.
 
-    Clicking or dragging asks for a slice with `slice_wanted`.
+    Without a truth it can show uncertain voxels instead. Clicking or dragging asks for a slice with `slice_wanted`.
     """
 
     slice_wanted = Signal(int)
@@ -28,15 +30,25 @@ class ProfileStrip(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._counts: NDArray[Any] = np.zeros((0, 3), np.int64)
+        self._table = DIFFERENCE_TABLE
         self._current = 0
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setMouseTracking(True)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setToolTip("Disagreeing voxels by slice; click to go to a slice")
 
-    def set_profile(self, counts: NDArray[Any]) -> None:
-        """Show counts (slices, 3) of missed, added and wrong-class voxels, in the order of the slice slider."""
-        self._counts = counts
+    def set_profile(self, counts: NDArray[Any], table: LabelTable = DIFFERENCE_TABLE) -> None:
+        """Show counts in the order of the slice slider.
+
+        Parameters
+        ----------
+        counts : (slices, kinds) integer ndarray
+            Voxels of each kind in each slice.
+        table : LabelTable
+            Names and colours of the kinds; by default missed, added and wrong class.
+        """
+        self._counts, self._table = counts, table
+        what = "Disagreeing" if table is DIFFERENCE_TABLE else "Uncertain"
+        self.setToolTip(f"{what} voxels by slice; click to go to a slice")
         self.update()
 
     def set_current(self, index: int) -> None:
@@ -62,7 +74,7 @@ class ProfileStrip(QWidget):
             for index in np.flatnonzero(self._counts.sum(axis=1)):
                 total = self._counts[index].sum()
                 bottom = float(self.height())
-                for count, label in zip(self._counts[index], DIFFERENCE_TABLE, strict=True):
+                for count, label in zip(self._counts[index], self._table, strict=True):
                     part = np.sqrt(total) * scale * count / total
                     painter.fillRect(QRectF(index * width, bottom - part, max(width, 1.0), part), QColor(label.color))
                     bottom -= part
@@ -80,11 +92,9 @@ class ProfileStrip(QWidget):
         index = self._slice_at(event)
         if index is not None:
             parts = [
-                f"{count} {label.name}"
-                for count, label in zip(self._counts[index], DIFFERENCE_TABLE, strict=True)
-                if count
+                f"{count} {label.name}" for count, label in zip(self._counts[index], self._table, strict=True) if count
             ]
-            self.setToolTip(f"Slice {index}: {', '.join(parts) + ' (voxels)' if parts else 'no disagreement'}")
+            self.setToolTip(f"Slice {index}: {', '.join(parts) + ' (voxels)' if parts else 'nothing'}")
         if event.buttons():
             self._ask(event)
 

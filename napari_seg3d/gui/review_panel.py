@@ -54,7 +54,7 @@ from .profile_strip import ProfileStrip
 from .queue_section import QueueSection
 from .restore_strip import RestoreStrip
 from .session import session_for
-from .steps_section import StepsSection
+from .steps_section import UNCERTAIN_FROM, UNCERTAIN_TABLE, StepsSection
 from .tasks import Comparison
 from .tools_section import ToolsSection
 from .versions_section import VersionsSection
@@ -106,6 +106,8 @@ class ReviewPanel(Panel):
         #: The job that measures distances, and the number of edits that it knows.
         self._measuring: Job | None = None
         self._edit_count = self._measured_count = 0
+        #: Number of lines in the table of scores, and which of them is that of the means.
+        self._lines = (0, 0)
         self._difference: Labels | None = None
         #: The comparison whose difference map that layer shows.
         self._differs_in: LiveComparison | None = None
@@ -287,6 +289,9 @@ class ReviewPanel(Panel):
             self._show_difference.setChecked(False)
         if (self.predicted_layer, self.truth_layer) != before:
             self._compare(surface=True)
+        elif self._comparison is None:
+            self._show_profile()
+            self.steps.look_again()
 
     @staticmethod
     def _fill(choice: QComboBox, layers: list[Labels], chosen: Labels | None) -> None:
@@ -355,6 +360,7 @@ class ReviewPanel(Panel):
             self._follow(predicted)
             self._show(None)
             self._note.setText("Choose two labels layers to compare." if truth is None or predicted is None else "")
+            self._note.setVisible(bool(self._note.text()))
             return
         try:
             for layer in (predicted, truth):
@@ -365,6 +371,7 @@ class ReviewPanel(Panel):
         except Seg3dError as error:
             self._show(None)
             self._note.setText(str(error))
+            self._note.setVisible(True)
             return
         self._geometry, self._truth_map = truth_map.geometry, truth_map
         if self._threshold_of != (self.workspace.case_id, truth):
@@ -546,13 +553,15 @@ class ReviewPanel(Panel):
     def _show(self, comparison: Comparison | None) -> None:
         self._comparison = comparison
         shown = comparison is not None and self._geometry is not None
-        for widget in (self._scores, self._show_difference, self._legend, self._strip):
+        for widget in (self._scores, self._show_difference, self._legend):
             widget.setVisible(shown)
-        self.steps.show_layers(self.predicted_layer, self._edits, comparison, self._truth_map if shown else None)
+        truth_map = self._truth_map if shown else None
+        self.steps.show_layers(self.predicted_layer, self._edits, comparison, truth_map, self.truth_layer)
         if comparison is None or self._geometry is None:
             for widget in (self._beside, self._changes):
                 widget.setVisible(False)
             self._remove_difference()
+            self._show_profile()
             if self._figures is not None:
                 self._figures.refresh()
             return
@@ -564,8 +573,10 @@ class ReviewPanel(Panel):
         counts = live.profile(0).sum(axis=0) * live.geometry.voxel_volume_ml
         parts = zip(counts, DIFFERENCE_TABLE, strict=True)
         self._legend.setText(swatches((f"{label.name} {ml:.2f} ml", label.color) for ml, label in parts))
-        changes = {score.name: score for score in live.scores() if abs(score.change_ml) > 1e-9}
-        words = ", ".join(f"{name} {_volume(score.change_ml, signed=True)} ml" for name, score in changes.items())
+        now = live.scores()
+        labels = now[: len(now) - len(comparison.scores.by_region)]
+        changed = [score for score in labels if abs(score.change_ml) > 1e-9]
+        words = ", ".join(f"{score.name} {_volume(score.change_ml, signed=True)} ml" for score in changed)
         self._changes.setText(f"Since it was loaded: {words}" if words else "")
         self._changes.setVisible(bool(words))
         self._show_profile()
@@ -575,16 +586,21 @@ class ReviewPanel(Panel):
 
     def _show_scores(self, scores: Scores) -> None:
         rows = [*scores.by_label, *scores.by_region]
-        self._scores.setRowCount(len(rows) + 1)
+        lines = (len(rows) + 1, len(scores.by_label))
+        if lines != self._lines:
+            # The line of the means stands elsewhere; it is bold and has no square.
+            self._lines = lines
+            self._scores.clearContents()
+            self._scores.setRowCount(len(rows) + 1)
         for row, score in enumerate(rows):
             self._set_row(row, score)
         bold = QFont(self._scores.font())
         bold.setBold(True)
         for column in range(len(_HEADS)):
             text = {0: "Mean", 1: _number(scores.mean_dice, 2)}.get(column, "")
-            item = _cell(text, column)
-            item.setFont(bold)
-            self._scores.setItem(len(scores.by_label), column, item)
+            cell = self._set_cell(len(scores.by_label), column, text)
+            if not cell.font().bold():
+                cell.setFont(bold)
         header = self._scores.horizontalHeader().sizeHint().height()
         self._scores.setFixedHeight(header + 22 * self._scores.rowCount() + 4)
         self._scores.setToolTip(DEFINITIONS)
@@ -610,10 +626,22 @@ class ReviewPanel(Panel):
             _volume(score.difference_ml, signed=True),
         )
         for column, text in enumerate(texts):
-            self._scores.setItem(row, column, _cell(text, column))
+            self._set_cell(row, column, text)
+        name = self._scores.item(row, 0)
         # Qt draws a colour as a square before the text.
-        self._scores.item(row, 0).setData(Qt.ItemDataRole.DecorationRole, QColor(score.color))
-        self._scores.item(row, 0).setToolTip(f"{score.name} ({', '.join(str(value) for value in score.values)})")
+        if name.data(Qt.ItemDataRole.DecorationRole) != QColor(score.color):
+            name.setData(Qt.ItemDataRole.DecorationRole, QColor(score.color))
+        name.setToolTip(f"{score.name} ({', '.join(str(value) for value in score.values)})")
+
+    def _set_cell(self, row: int, column: int, text: str) -> QTableWidgetItem:
+        """Write a cell; after a stroke most of them say what they said before, and Qt need not lay them out again."""
+        item = self._scores.item(row, column)
+        if item is None:
+            item = _cell(text, column)
+            self._scores.setItem(row, column, item)
+        elif item.text() != text:
+            item.setText(text)
+        return item
 
     def show_difference(self, shown: bool) -> None:
         """Show where prediction and truth disagree as a layer, or take that layer away."""
@@ -643,7 +671,7 @@ class ReviewPanel(Panel):
             self._difference.editable = False
         else:
             # It shows the comparison's own array, which has followed the edit.
-            self._difference.refresh()
+            self._difference.refresh(extent=False, thumbnail=False, highlight=False)
 
     def _remove_difference(self) -> None:
         layer, self._difference = self._difference, None
@@ -658,9 +686,18 @@ class ReviewPanel(Panel):
         return int(dims.order[dims.ndim - 3]) - dims.ndim + 3 if dims.ndim >= 3 else 0
 
     def _show_profile(self) -> None:
-        if self._comparison is not None and self._geometry is not None:
+        """Show the disagreement by slice or, without a truth, where the model hesitated."""
+        uncertain = None
+        if self._comparison is not None:
             self._strip.set_profile(self._comparison.profile(self._axis()))
-            self._mark_slice()
+        else:
+            uncertain = self.steps.uncertainty_layer()
+            if uncertain is not None:
+                axes = tuple(axis for axis in range(3) if axis != self._axis())
+                counts = np.count_nonzero(np.asarray(uncertain.data) >= UNCERTAIN_FROM, axis=axes)
+                self._strip.set_profile(counts[:, np.newaxis], UNCERTAIN_TABLE)
+        self._strip.setVisible(self._comparison is not None or uncertain is not None)
+        self._mark_slice()
 
     def _turn(self) -> None:
         self._show_profile()

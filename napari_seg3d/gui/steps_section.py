@@ -47,7 +47,11 @@ _SOURCES = {
     IMPLAUSIBLE: ("Islands, holes, cut parts", "Parts that are seldom right, whatever the truth is"),
 }
 #: The outline of the place that is looked at.
-_OUTLINE = LabelTable((Label(1, "place", "#ffffff"),))
+_OUTLINE = LabelTable((Label(1, "place", "#ff40ff"),))
+
+#: From which uncertainty on a voxel is a place to look at, and its colour on the strip.
+UNCERTAIN_FROM = 0.5
+UNCERTAIN_TABLE = LabelTable((Label(1, "uncertain", "#cc79a7"),))
 
 Place = Disagreement | Stop
 
@@ -70,6 +74,7 @@ class StepsSection(QWidget):
         super().__init__(parent)
         self._workspace, self._viewer = workspace, viewer
         self._layer: Labels | None = None
+        self._against: Labels | None = None
         self._edits: LayerEdits | None = None
         self._comparison: Comparison | None = None
         self._other: LabelMap | None = None
@@ -159,6 +164,7 @@ class StepsSection(QWidget):
         edits: LayerEdits | None,
         comparison: Comparison | None = None,
         other: LabelMap | None = None,
+        against: Labels | None = None,
     ) -> None:
         """Step through the faults of a layer.
 
@@ -169,12 +175,15 @@ class StepsSection(QWidget):
         edits : LayerEdits, optional
             Its edits; without them the places can be looked at only.
         comparison : Comparison, optional
-            With `other`, the truth, if there is one.
+            With `other`, the truth as it is now, if there is one.
+        against : napari.layers.Labels, optional
+            The truth's layer: what was kept or checked is forgotten when it is another one.
         """
         origin = None if layer is None else origin_or_none(layer)
         geometry = None if origin is None else origin.geometry
-        if layer is not self._layer or other is not self._other:
+        if (layer, against) != (self._layer, self._against):
             self._forget()
+        self._against = against
         self._layer, self._edits, self._geometry = layer, edits, geometry
         self._comparison, self._other = comparison, other
         if geometry is None:
@@ -493,7 +502,7 @@ class StepsSection(QWidget):
         self._outlined = None if place is None else _on_layer(place.indices, self._geometry)
         if self._outlined is not None:
             self._outline.data[self._outlined] = 1
-        self._outline.refresh()
+        self._outline.refresh(extent=False, thumbnail=False, highlight=False)
 
     def _new_outline(self, geometry: Geometry) -> Labels:
         empty = np.zeros(geometry.shape, np.uint8)

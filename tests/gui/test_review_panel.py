@@ -11,7 +11,9 @@ from napari.layers import Labels
 from qtpy.QtWidgets import QFileDialog
 
 from napari_seg3d.comparison.baselines import baselines
+from napari_seg3d.comparison.difference import difference_map
 from napari_seg3d.comparison.report import compare
+from napari_seg3d.gui.keys import perform
 from napari_seg3d.gui.layers import label_map_of, prediction_layer
 from napari_seg3d.gui.review_panel import ReviewPanel
 from napari_seg3d.gui.session import session_for
@@ -213,3 +215,148 @@ def test_figures_show_what_is_compared(page: Page) -> None:
     page.paint((1, 1, 1), 2)
     page.wait(lambda: window._drawing is not before)
     window.close()
+
+
+def test_every_stroke_is_in_scores_difference_strip_and_list_at_once(page: Page) -> None:
+    panel, viewer, layer = page.panel, page.viewer, page.prediction
+    panel.show_difference(True)
+    page.wait(lambda: page.cells(0)[3] != "–")
+    loaded = np.array(layer.data)
+    truth = label_map_of(viewer.layers["truth"])
+
+    def is_up_to_date() -> bool:
+        now = label_map_of(layer)
+        scores = compare(now, truth, surface=False)
+        for row, score in enumerate(scores.by_label):
+            shown = page.cells(row)
+            assert shown[:3] == [score.name, f"{score.dice:.2f}", f"{score.iou:.2f}"]
+            assert float(shown[7]) == pytest.approx(score.difference_ml, abs=0.011)
+        assert page.cells(len(scores.by_label))[1] == f"{scores.mean_dice:.2f}"
+        assert panel._comparison.scores.voxel_accuracy == pytest.approx(scores.voxel_accuracy)
+        differs = np.asarray(layer.data) != np.asarray(viewer.layers["truth"].data)
+        assert np.array_equal(viewer.layers["difference"].data > 0, differs)
+        assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(differs, axis=(1, 2)).tolist()
+        assert np.array_equal(panel._comparison.difference, difference_map(now.data, truth.data))
+        return True
+
+    # Nothing is waited for: a stroke is over when its call returns.
+    layer.brush_size = 5
+    layer.selected_label = 2
+    layer.paint((3, 12, 10), 2)
+    assert is_up_to_date()
+    assert "Since it was loaded: " in panel._changes.text()
+    # Distances of the touched labels are unknown until somebody pauses.
+    assert page.cells(1)[3] == "–"
+    layer.undo()
+    assert np.array_equal(layer.data, loaded)
+    assert is_up_to_date()
+    assert panel._changes.text() == ""
+    # A label that no truth has gets a line of its own.
+    layer.paint((8, 3, 3), 7)
+    assert page.cells(2)[0] == "label 7"
+    layer.undo()
+    panel._measure()
+    page.wait(lambda: page.cells(1)[3] != "–")
+    # In another plane the strip counts along the other axis, also after a stroke.
+    session_for(viewer).view.show_plane("coronal")
+    layer.paint((3, 12, 10), 2)
+    differs = np.asarray(layer.data) != np.asarray(viewer.layers["truth"].data)
+    assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(differs, axis=(0, 2)).tolist()
+
+
+def test_places_are_decided_with_one_key_and_one_step_to_undo(page: Page) -> None:
+    panel, viewer, layer = page.panel, page.viewer, page.prediction
+    steps, truth = panel.steps, viewer.layers["truth"]
+    count = len(steps._places)
+    assert count > 3
+    assert perform(viewer, "next_place")
+    place = steps._current
+    assert steps.where.text().startswith(f"1 of {count}, ")
+    assert viewer.layers.selection.active is layer
+    where = viewer.layers["place"].data > 0
+    before, others = np.array(layer.data), np.array(layer.data)[~where]
+    assert layer.selected_label in {*np.unique(truth.data[where]), *np.unique(before[where])} - {0}
+    perform(viewer, "accept_place")
+    assert np.array_equal(layer.data[where], truth.data[where])
+    assert np.array_equal(np.asarray(layer.data)[~where], others)
+    assert len(steps._places) == count - 1
+    # On to the next by itself; one undo brings the voxels and the place back.
+    assert steps._current is not None
+    assert steps._current is not place
+    layer.undo()
+    assert np.array_equal(layer.data, before)
+    assert len(steps._places) == count
+    # Kept and checked places leave the list, not the layer.
+    steps._go_to(0)
+    kept = steps._current
+    perform(viewer, "keep_place")
+    perform(viewer, "check_place")
+    assert len(steps._places) == count - 2
+    assert "1 kept · 1 checked" in steps.where.text()
+    perform(viewer, "uncheck_place")
+    perform(viewer, "uncheck_place")
+    assert len(steps._places) == count
+    assert steps._current is kept
+    assert np.array_equal(layer.data, before)
+    # Slice by slice, in the direction of the slider.
+    steps.order.setCurrentIndex(1)
+    steps.order.activated.emit(1)
+    slices = []
+    for number in range(count):
+        steps._go_to(number)
+        slices.append(viewer.dims.current_step[0])
+    assert slices == sorted(slices)
+    # A layer without edits can be looked at only.
+    panel._predicted.setCurrentIndex(panel._predicted.findText("truth"))
+    panel._truth.setCurrentIndex(panel._truth.findText("prediction"))
+    panel._compare(surface=False)
+    page.wait_for_scores()
+    perform(viewer, "next_place")
+    perform(viewer, "accept_place")
+    assert "Edit a copy" in panel.messages.text
+    assert "place" in viewer.layers
+    # Without a truth: islands and holes.
+    viewer.layers.remove("truth")
+    page.wait(lambda: panel.predicted_layer is layer)
+    assert steps.chosen == "implausible"
+    page.paint((9, 1, 1), 1)
+    # A page that is not seen looks for nothing by itself.
+    steps._look_for()
+    page.wait(lambda: any(stop.words.startswith("island of label 1") for stop in steps._places))
+    while not steps._current or steps._current.kind != "island":
+        steps.step(1)
+    assert viewer.dims.current_step == (9, 1, 1)
+    perform(viewer, "accept_place")
+    assert layer.data[9, 1, 1] == 0
+    steps._look_for()
+    page.wait(lambda: steps._search is None)
+    assert not any(stop.kind == "island" for stop in steps._places)
+
+
+def test_looks_have_one_key_each(page: Page) -> None:
+    looks, viewer, layer = page.panel.looks, page.viewer, page.prediction
+    truth = viewer.layers["truth"]
+    perform(viewer, "contours")
+    assert (layer.contour, truth.contour) == (1, 1)
+    perform(viewer, "contours")
+    assert (layer.contour, truth.contour) == (0, 0)
+    perform(viewer, "fainter")
+    assert (layer.opacity, truth.opacity) == (pytest.approx(0.5), pytest.approx(0.5))
+    perform(viewer, "flash")
+    assert (layer.opacity, truth.opacity) == (0, pytest.approx(0.5))
+    page.wait(lambda: truth.opacity == 0)
+    assert layer.opacity == pytest.approx(0.5)
+    perform(viewer, "flash")
+    assert (layer.opacity, truth.opacity) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert [looks.label.itemText(i) for i in range(looks.label.count())] == ["label 1", "label 2"]
+    layer.selected_label = 1
+    perform(viewer, "next_label")
+    assert (layer.selected_label, looks.label.currentText()) == (2, "label 2")
+    perform(viewer, "next_label")
+    assert layer.selected_label == 1
+    images = [one for one in viewer.layers if one.name in page.workspace.case.modalities]
+    again = viewer.add_image(images[0].data, scale=images[0].scale, translate=images[0].translate, name="other")
+    perform(viewer, "next_image")
+    # One of the user's own is no modality of the case.
+    assert images[0].visible
+    assert again.visible
