@@ -200,8 +200,12 @@ class ToolOptions(QWidget):
         if self._where.currentData() != before:
             self.changed.emit()
 
+    def _place(self) -> tuple[str, Any]:
+        chosen: tuple[str, Any] = self._where.currentData() or ("anywhere", None)
+        return chosen
+
     def _where_chosen(self) -> None:
-        kind, name = self._where.currentData() or ("anywhere", None)
+        kind, name = self._place()
         self._range.setVisible(kind == "image")
         if kind == "image":
             self._range.suggest(*self.contrast(name))
@@ -247,7 +251,7 @@ class ToolOptions(QWidget):
 
     def where(self) -> Where:
         """Return what the choices say; maps and images are shared, not copied."""
-        kind, what = self._where.currentData() or ("anywhere", None)
+        kind, what = self._place()
         if kind == "label":
             return Where(inside=(what,), locked=self.locked)
         if kind == "image" and what in self.images():
@@ -319,8 +323,8 @@ def spin(tooltip: str, value: float, low: float, high: float, step: float, unit:
     box.setKeyboardTracking(False)
     box.setSuffix(f" {unit}" if unit else "")
     box.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(58)
-    box.setMaximumWidth(72)
+    # napari's style makes it wider than a row with three more things in it can bear.
+    box.setStyleSheet("QDoubleSpinBox { min-width: 42px; max-width: 60px; }")
     return box
 
 

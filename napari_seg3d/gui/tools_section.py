@@ -93,6 +93,7 @@ class ToolsSection(Section):
         self._shown: _Shown | None = None
         self._preview_layer: Labels | None = None
         self._seeds_layer: Labels | None = None
+        self._stroke_on: Bench | None = None
         self.pointer = Pointer(viewer)
         self.options = ToolOptions(workspace, viewer)
         self.buttons: dict[str, QPushButton] = {}
@@ -124,6 +125,9 @@ class ToolsSection(Section):
                 "cancel_tool": lambda one: one.cancel(),
             },
         )
+        self._enable()
+        self.set_open(bool(workspace.settings.get("tools_open", False)))
+        self.toggled.connect(lambda on: workspace.settings.set("tools_open", on))
         self._later.start()
 
     # What it is made of
@@ -133,6 +137,7 @@ class ToolsSection(Section):
         self._radius = spin("Radius of the brushes", 3, 0.1, 100, 0.5, "mm")
         self._radius.valueChanged.connect(lambda mm: self.pointer.set_diameter(2 * mm if self._is_brush() else 0))
         self._image = combo("The image whose intensities the threshold brush looks at")
+        self._image.setMinimumContentsLength(3)
         self._image.activated.connect(self._suggest_range)
         self._range = RangeRow("The threshold brush paints intensities from here to there")
         self._smallest = spin("Parts below this volume go", 0.1, 0.001, 1000, 0.05, "ml")
@@ -295,7 +300,7 @@ class ToolsSection(Section):
         button = self.buttons[name] = QPushButton(text)
         button.setToolTip(with_key(tooltip, key) if key else tooltip)
         button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        button.setMinimumWidth(button.fontMetrics().horizontalAdvance(text) + 8)
+        button.setMinimumWidth(button.fontMetrics().horizontalAdvance(text) + 12)
         button.clicked.connect(lambda _=False: action())
         return button
 
@@ -309,6 +314,8 @@ class ToolsSection(Section):
 
     def _press(self, name: str) -> None:
         if self.buttons[name].isEnabled():
+            # What it says must be seen.
+            self.set_open(True)
             self.buttons[name].click()
 
     # Which layer
@@ -320,27 +327,29 @@ class ToolsSection(Section):
 
     def _follow_choice(self) -> None:
         layer = self._choice.currentData()
-        if layer is self._layer and (layer is None or self._edits is not None):
+        edits, words = None, ""
+        try:
+            edits = None if layer is None else self._view.edits_of(layer)
+        except Seg3dError as error:
+            words = str(error)
+        if layer is self._layer and edits is self._edits:
             return
         self.pointer.disarm()
         self.cancel()
         self._leave()
         self._layer = layer
-        if layer is not None:
-            try:
-                self._edits = self._view.edits_of(layer)
-            except Seg3dError as error:
-                self.words.setText(str(error))
-            else:
-                self.words.clear()
-                self._edits.made.connect(self._after_edit)
+        self._edits = edits
+        self.words.setText(words)
+        if edits is not None:
+            edits.made.connect(self._after_edit)
         self.options.show_layer(layer if self._edits is not None else None)
         self._list_others()
-        able = self._edits is not None
-        self.options.setEnabled(able)
-        for button in self.buttons.values():
-            button.setEnabled(able)
+        self._enable()
         self._show_preview_state()
+
+    def _enable(self) -> None:
+        for widget in (self.options, *self.buttons.values()):
+            widget.setEnabled(self._edits is not None)
 
     def _look_again(self, _layer: Labels) -> None:
         # A layer of the user's own can be corrected once it stands on the case's grid.
@@ -349,7 +358,7 @@ class ToolsSection(Section):
     def _leave(self) -> None:
         if self._edits is not None:
             self._edits.made.disconnect(self._after_edit)
-        self._edits = None
+        self._edits = self._stroke_on = None
         self._job = self._running = None
 
     def _layer_removed(self) -> None:
@@ -552,10 +561,12 @@ class ToolsSection(Section):
             return drawing(self._split_by_scribbles(edits))
         return clicking(partial(self._use_at, name))
 
-    def _stroke(self, erase: bool) -> tuple[Bench, dict[str, Any]]:
-        """Return what a brush works on, and how."""
+    def _stroke(self, part: Sequence[Place], erase: bool) -> tuple[Bench, dict[str, Any]]:
+        """Return what a brush works on, and how: found at the first place of a stroke, and the same to its end."""
         assert self._edits is not None
-        bench = self.options.bench(self._edits.labels)
+        if len(part) == 1 or self._stroke_on is None:
+            self._stroke_on = self.options.bench(self._edits.labels)
+        bench = self._stroke_on
         where = bench.where
         if erase and where.inside is None:
             # Erasing takes the active label away, not its neighbours.
@@ -567,11 +578,11 @@ class ToolsSection(Section):
         }
 
     def _paint(self, part: Sequence[Place], erase: bool) -> Change:
-        bench, how = self._stroke(erase)
+        bench, how = self._stroke(part, erase)
         return brush(bench.labels, bench.geometry, 0 if erase else bench.label, part, **how)
 
     def _paint_by_threshold(self, part: Sequence[Place], erase: bool) -> Change:
-        bench, how = self._stroke(erase)
+        bench, how = self._stroke(part, erase)
         image = self.options.images().get(self._image.currentData())
         if image is None:
             raise Seg3dError("The threshold brush needs an image on the labels' grid; open a case with images.")
