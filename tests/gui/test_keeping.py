@@ -111,7 +111,7 @@ def test_edits_are_offered_after_a_crash_and_restored_as_one_step(viewer, study,
     journal.path.with_suffix(".images.json").write_bytes(notes)
 
     strip = RestoreStrip(keeper, session.workspace)
-    qtbot.addWidget(strip)
+    viewer.window.add_dock_widget(strip, name="Restore", area="right")
     layer = reopened(viewer, session, qtbot)
     wait_for(qtbot, lambda: keeper.offers)
     assert "Restore 4 edits to case case1?" in strip.text
@@ -164,7 +164,7 @@ def test_an_image_that_changed_since_is_told_and_nothing_is_applied_blindly(view
     layer = reopened(viewer, session, qtbot)
     wait_for(qtbot, lambda: keeper.offers)
     strip = RestoreStrip(keeper, session.workspace)
-    qtbot.addWidget(strip)
+    viewer.window.add_dock_widget(strip, name="Restore", area="right")
     strip.restore.click()
     wait_for(qtbot, lambda: keeper.offers and keeper.offers[0].doubt)
     assert "case1.nii.gz has changed" in strip.text

@@ -126,8 +126,8 @@ def test_save_check_next_and_versions_in_the_window(viewer, study, qtbot):
     session = session_for(viewer)
     workspace = session.workspace
     page, data = ReviewPanel(workspace, viewer), DataPanel(workspace, viewer)
-    qtbot.addWidget(page)
-    qtbot.addWidget(data)
+    viewer.window.add_dock_widget(page, name="Review", area="right")
+    viewer.window.add_dock_widget(data, name="Data", area="right")
     workspace.open_dataset(study)
     wait(lambda: workspace.dataset is not None)
     shown = []
