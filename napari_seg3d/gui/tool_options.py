@@ -63,6 +63,7 @@ class ToolOptions(QWidget):
         self._label = combo("The active label: what brushes paint and tools work on (Q and W change it)")
         self._label.activated.connect(self._label_chosen)
         self._lock = QToolButton()
+        self._lock.setToolTip("Labels that no tool changes")
         self._lock.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._lock.setMenu(QMenu(self._lock))
         self._lock.setStyleSheet(NO_ARROW)

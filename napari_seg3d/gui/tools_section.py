@@ -146,6 +146,7 @@ class ToolsSection(Section):
         self._into = combo("The label that the split-off part, or what is relabelled, gets")
         self._other = combo("The layer, or label, to copy from and to combine with")
         self._seed_images = QToolButton()
+        self._seed_images.setToolTip("Images whose edges stop the growing")
         self._seed_images.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._seed_images.setMenu(QMenu(self._seed_images))
         self._seed_images.setStyleSheet(NO_ARROW)
