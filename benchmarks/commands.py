@@ -23,9 +23,12 @@ class Measured(NamedTuple):
     peak_mb: float
 
 
-def measured(*arguments: str) -> Measured:
-    """Run a command of napari-seg3d as `seg3d`, and measure it; only where the system counts (not on Windows)."""
-    command = [sys.executable, "-m", "napari_seg3d", *arguments]
+def measured(*arguments: str, runner: tuple[str, ...] = ("-m", "napari_seg3d")) -> Measured:
+    """Run a command of napari-seg3d as `seg3d`, and measure it; only where the system counts (not on Windows).
+
+    `runner` is what Python is started with, where it is not the package itself.
+    """
+    command = [sys.executable, *runner, *arguments]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

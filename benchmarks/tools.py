@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from napari_seg3d.cases.dataset import open_dataset
+from napari_seg3d.comparison.difference import difference_map, disagreements
 from napari_seg3d.correction.between import fill_between
 from napari_seg3d.correction.brushes import brush, polygon, threshold_brush
 from napari_seg3d.correction.change import Change
-from napari_seg3d.correction.combine import combine, copy_part, relabel, relabel_part, take_disagreement
+from napari_seg3d.correction.combine import combine, copy_part, relabel, relabel_part, take
 from napari_seg3d.correction.islands import fill_holes, keep_island, keep_largest, remove_island, remove_smaller
 from napari_seg3d.correction.seeds import grow_from_seeds
 from napari_seg3d.correction.shape import grow, shrink, smooth
@@ -91,7 +92,7 @@ def tools(
     box = tuple(slice(int(c) - 64, int(c) + 64) for c in centre)
     seeds = scribbles(labels, box)
     other = np.roll(labels, 2, axis=0)
-    differs = np.argwhere(labels != other)
+    largest = disagreements(difference_map(labels, other), geometry)[0]
     stroke = middle + np.array([(0, 0, 0), (12, 5, 0), (20, -8, 3)])
     circle = np.stack([middle[0] + 40 * np.cos(a := np.linspace(0, 6.2, 90)), middle[1] + 40 * np.sin(a)], axis=1)
     every_fifth = np.where(np.arange(SHAPE[2]) % 5 == 0, labels, 0).astype(np.uint8)
@@ -120,7 +121,7 @@ def tools(
         "grow by 10 mm": lambda: grow(labels, g, value, margin_mm=10),
         "shrink by 2 mm": lambda: shrink(labels, g, value, margin_mm=2),
         "shrink by 5 mm": lambda: shrink(labels, g, value, margin_mm=5),
-        "take one disagreement": lambda: take_disagreement(labels, other, differs[len(differs) // 2]),
+        "take one disagreement": lambda: take(labels, other, largest.indices),
         "copy a part": lambda: copy_part(labels, other, middle + np.array((2, 0, 0))),
         "union with another layer": lambda: combine(labels, value, other == value, "union"),
         "intersection": lambda: combine(labels, value, other == value, "intersection"),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..errors import FileError
+from ..errors import DatasetError, FileError
 from ..events import Event, Finished, Progress, Saved, job
 from ..volumes.atomic import write_text_whole
 from ..volumes.files import write_label_map, write_volume
@@ -51,7 +51,16 @@ def object_phantom(
     -------
     Case
         With the modality "image" (uint8) and a truth.
+
+    Raises
+    ------
+    DatasetError
+        If the background is not from 0 to 255.
     """
+    if not 0 <= background <= 255:
+        raise DatasetError(
+            f"Expected a background from 0 to 255, at most as bright as the objects; got {background:g}."
+        )
     rng = np.random.default_rng((seed, 7))
     image = np.zeros(shape, np.float32)
     taken = np.zeros(shape, bool)

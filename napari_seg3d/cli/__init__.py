@@ -281,7 +281,7 @@ def _add_phantoms(commands: Any) -> None:
         "kind", choices=("brain", "objects"), help="four-modality heads with a nested tumour, or objects on nothing"
     )
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where they are written")
-    command.add_argument("--count", type=int, default=6, metavar="N", help="number of studies (default: 6)")
+    command.add_argument("--count", type=count_of, default=6, metavar="N", help="number of studies (default: 6)")
     command.add_argument("--shape", type=shape_of, metavar="X,Y,Z", help="voxels of each")
     command.add_argument(
         "--background", type=float, default=0.0, metavar="LEVEL", help="objects: noise between them, up to 255"

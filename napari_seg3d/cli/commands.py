@@ -519,8 +519,6 @@ def run_phantoms(arguments: argparse.Namespace) -> int:
     from ..cases.objects import write_object_dataset
     from ..cases.phantoms import write_phantom_dataset
 
-    if arguments.count < 1:
-        raise DatasetError(f"Expected at least one study, got {arguments.count}.")
     shape = {} if arguments.shape is None else {"shape": arguments.shape}
     if arguments.kind == "brain":
         events = write_phantom_dataset(arguments.output, arguments.count, arguments.seed, **shape)

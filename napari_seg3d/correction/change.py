@@ -78,10 +78,6 @@ class Change:
         changed[self.indices] = self.values
         return changed
 
-    def undone_from(self, labels: NDArray[Any]) -> Change:
-        """Return the change that takes this one back, from the `labels` (X, Y, Z) before it."""
-        return Change(self.indices, labels[self.indices], f"Undo: {self.what}")
-
 
 def joined(changes: Iterable[Change], what: str, dtype: Any = np.uint8) -> Change:
     """Return changes of different voxels as one, so that they are one step to undo."""

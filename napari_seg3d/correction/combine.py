@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..comparison.difference import difference_map
 from ..comparison.surface import common_box
 from ..errors import CorrectionError, GeometryError, LabelError
 from ..volumes.volume import distinct_values
@@ -51,43 +50,6 @@ def take(labels: NDArray[Any], other: NDArray[Any], indices: Indices, *, where: 
     keep = (old != new) & where.allows(indices, old, new)
     x, y, z = (places[keep] for places in indices)
     return Change((x, y, z), new[keep], _TAKE)
-
-
-def take_disagreement(
-    labels: NDArray[Any], other: NDArray[Any], voxel: Sequence[float], *, where: Where = ANYWHERE
-) -> Change:
-    """Return the change that takes the other map's version of the connected disagreement at a voxel.
-
-    Parameters
-    ----------
-    labels, other : (X, Y, Z) integer ndarray
-        On one grid; `labels` stand for the prediction, `other` for the truth (see `difference_map`).
-    voxel : (int, int, int)
-    where : Where
-
-    Returns
-    -------
-    Change
-        Of no voxel where both maps agree.
-
-    Raises
-    ------
-    CorrectionError
-        If the voxel lies outside the image.
-    LabelError, GeometryError
-        If the maps do not fit together.
-    """
-    check(labels, where)
-    _check_pair(labels, other)
-    place = voxel_of(labels, voxel)
-    differs = labels != other
-    box = common_box(differs)
-    if box is None or not differs[place]:
-        return Change.nothing(_TAKE, labels.dtype)
-    in_box = [p - side.start for p, side in zip(place, box, strict=True)]
-    part, mask = part_at(difference_map(labels[box], other[box]), in_box)
-    x, y, z = (places + p.start + b.start for places, p, b in zip(np.nonzero(mask), part, box, strict=True))
-    return take(labels, other, (x, y, z), where=where)
 
 
 def copy_part(

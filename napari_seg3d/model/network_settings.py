@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
@@ -19,7 +20,7 @@ Widths = tuple[Width, ...]
 Count = Annotated[int, Field(ge=1, le=64)]
 
 
-class _Network(Settings):
+class _Network(Settings, ABC):
     """What every family tells about itself."""
 
     #: Whether only patches of the plan's own size can be computed.
@@ -32,9 +33,9 @@ class _Network(Settings):
         """A patch must be a multiple of this along X, Y, Z."""
         return 1, 1, 1
 
+    @abstractmethod
     def in_words(self) -> str:
         """The size of the network, for one line of text."""
-        raise NotImplementedError
 
     @property
     def supervises_deeply(self) -> bool:

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from napari_seg3d.cases.dataset import open_dataset, read_split
 from napari_seg3d.cases.objects import object_phantom, write_object_dataset
+from napari_seg3d.errors import DatasetError
 from napari_seg3d.events import Failed, Finished, result_of
 
 
@@ -40,6 +41,12 @@ def test_with_a_background_no_threshold_is_enough():
         found = image > limit
         best = max(best, 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth)))
     assert best < 0.9
+
+
+@pytest.mark.parametrize("background", [-5, 256, float("nan"), float("inf")])
+def test_an_impossible_background_is_refused(tmp_path, background):
+    with pytest.raises(DatasetError, match="from 0 to 255"):
+        object_phantom(1, shape=(20, 20, 20), background=background)
 
 
 def test_a_written_dataset_reads_back(tmp_path):
