@@ -103,6 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_plan(commands)
     _add_train(commands)
+    _add_learn(commands)
     _add_predict(commands)
     _add_evaluate(commands)
     _add_figures(commands)
@@ -210,6 +211,26 @@ def _add_train(commands: Any) -> None:
     )
     command.add_argument("--fold", type=int, metavar="K", help="train only this one of the folds, from 1, into RUN")
     _add_plan_choices(command)
+    _add_threads(command)
+    _add_json(command)
+
+
+def _add_learn(commands: Any) -> None:
+    command = _command(
+        commands,
+        "learn",
+        "train a model on with corrected cases, and keep the new one only if it is better",
+        "Learned from are the cases, or the slices, that were checked on the Review page. About a fifth of them is "
+        "held out, and by these the new model is compared with the old one. If it is not better, no run is left.",
+    )
+    _add_dataset(command)
+    command.add_argument("--from", dest="start", type=Path, required=True, metavar="MODEL", help="the current model")
+    command.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder for the better model")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=seconds_of, metavar="TIME", help="time for the training (default: 5m)")
+    length.add_argument("--epochs", type=int, metavar="N", help="number of rounds")
+    command.add_argument("--held-out", nargs="+", metavar="ID", help="judge by these checked cases")
+    _add_device(command)
     _add_threads(command)
     _add_json(command)
 

@@ -301,6 +301,17 @@ def print_run(arguments: argparse.Namespace, message: str, seconds: float) -> No
     )
 
 
+def run_learn(arguments: argparse.Namespace) -> int:
+    """``learn``: go on with a model on what was corrected, and keep it if it is better."""
+    from .learn import show
+
+    terminal = _terminal(arguments)
+    try:
+        return show(arguments, terminal, _open(arguments, terminal))
+    except StoppedError:
+        raise StoppedError("interrupted; the model is as it was.") from None
+
+
 def run_predict(arguments: argparse.Namespace) -> int:
     """``predict``: a label file for every case."""
     from ..prediction.ensemble import Ensemble

@@ -16,7 +16,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ..cases.checked import VoxelBox, checked_mask
+from ..cases.case import CaseFiles
+from ..cases.checked import VoxelBox, checked_mask, read_checked
 from ..cases.corrections import Correction, versions
 from ..cases.names import natural_key
 from ..comparison.overlap import joint_histogram, overlap
@@ -287,6 +288,38 @@ class ReviewList:
             raise
         except OSError as error:
             raise FileError(f"Cannot write {FILE_NAME}: {error.strerror or error}.") from error
+
+
+def checked_cases(cases: Sequence[CaseFiles], folder: Path) -> tuple[CaseFiles, ...]:
+    """Return the cases that a model may learn from: those that a person has checked, as a whole or in part.
+
+    These are the cases whose state is "checked", and those in progress of whose newest correction some slices are
+    marked; where nobody has kept a review list, all that were corrected.
+
+    Parameters
+    ----------
+    cases : sequence of CaseFiles
+        With their newest corrections (`napari_seg3d.cases.dataset.open_dataset`).
+    folder : Path
+        The folder of the corrections.
+
+    Raises
+    ------
+    FileError
+        If the review list or a note of marked slices cannot be understood.
+    """
+    if not (folder / FILE_NAME).is_file():
+        return tuple(case for case in cases if case.corrected is not None)
+    reviews = ReviewList(folder, [case.id for case in cases])
+    return tuple(
+        case for case in cases if case.best_truth is not None and _may_be_learned(case, reviews[case.id].state)
+    )
+
+
+def _may_be_learned(case: CaseFiles, state: State) -> bool:
+    if state is State.CHECKED:
+        return True
+    return state is State.IN_PROGRESS and case.corrected is not None and bool(read_checked(case.corrected))
 
 
 # ---------------------------------------------------------------------------------------------------- checked slices

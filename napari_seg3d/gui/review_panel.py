@@ -41,6 +41,7 @@ from .edits import Edit, LayerEdits
 from .history_section import HistorySection
 from .keys import bind_keys, with_key
 from .layers import (
+    Origin,
     adopt,
     difference_layer,
     label_map_of,
@@ -49,6 +50,7 @@ from .layers import (
     prediction_layer,
     snapshot,
 )
+from .learn_section import LearnSection
 from .looks_section import LooksSection
 from .profile_strip import ProfileStrip
 from .queue_section import QueueSection
@@ -96,6 +98,8 @@ class ReviewPanel(Panel):
         self._comparison: Comparison | None = None
         self._geometry: Geometry | None = None
         self._truth_map: LabelMap | None = None
+        #: Where the truth that is compared comes from.
+        self._truth_origin: Origin | None = None
         self._search: Job | None = None
         #: What a threshold reaches, and for which case and truth that was found.
         self._threshold: Baseline | None = None
@@ -131,6 +135,7 @@ class ReviewPanel(Panel):
         listen(self, workspace.unsaved_changed, self._show_unsaved)
         listen(self, self._view.edited, self._after_edit)
         listen(self, self._view.renamed, self._list_layers)
+        listen(self, self._view.shown, self._after_case)
         listen(self, self._saver.saved, self._after_saving)
         listen(self, self._saver.failed, self._after_failed_saving)
         self._bind_keys()
@@ -208,6 +213,8 @@ class ReviewPanel(Panel):
         self.body.addLayout(line)
         self.queue = QueueSection(self.workspace, self.viewer, lambda: self.predicted_layer, self.save)
         self.body.addWidget(self.queue)
+        self.learning = LearnSection(self.workspace, self.viewer)
+        self.body.addWidget(self.learning)
         self.versions = VersionsSection(self.workspace, self.viewer, self.compare_with)
         self.body.addWidget(self.versions)
         self._show_unsaved()
@@ -341,6 +348,12 @@ class ReviewPanel(Panel):
         )
         self._compare(surface=True)
 
+    def _after_case(self) -> None:
+        """Compare anew if the layer of the truth has gone on with that of another case."""
+        truth = self.truth_layer
+        if self._truth_map is not None and truth is not None and origin_or_none(truth) is not self._truth_origin:
+            self._compare(surface=True)
+
     def _adopt(self, layer: Labels) -> None:
         """Let a layer of the user's stand on the grid of the shown images."""
         if origin_or_none(layer) is None:
@@ -374,6 +387,7 @@ class ReviewPanel(Panel):
             self._note.setVisible(True)
             return
         self._geometry, self._truth_map = truth_map.geometry, truth_map
+        self._truth_origin = origin_or_none(truth)
         if self._threshold_of != (self.workspace.case_id, truth):
             self._threshold = None
         kwargs = {

@@ -373,6 +373,8 @@ class Workspace:
             for pattern, above in (("*/model.json", 0), ("*/fold*/model.json", 1)):
                 for file in self.runs.glob(pattern):
                     run = file.parents[above]
+                    if run.name.startswith("."):
+                        continue  # it is still being judged
                     newest[run] = max(newest.get(run, 0.0), file.stat().st_mtime)
         runs = sorted(newest, key=lambda run: newest[run], reverse=True)
         added = [path for path in self._added_models if path.exists() and path not in runs]

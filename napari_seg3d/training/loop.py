@@ -31,7 +31,7 @@ from .clock import Clock
 from .learner import Learner, Made
 from .patches import Pool, labelled
 from .ranks import Ranks, joined
-from .run import RunFacts, RunFolder, now, versions
+from .run import RunFacts, RunFolder, learned_by, now, versions
 from .torchrun import ranks_here
 from .tracking import TensorBoard
 from .validation import save_newest, validate
@@ -117,6 +117,7 @@ def train(
         older_dataset=older_dataset,
         older_ids=tuple(c.id for c in older),
         test_ids=tuple(test_ids),
+        earlier_ids=() if start is None else _earlier(Path(start)),
     )
     with joined(chosen, plan.batch_size) as ranks:
         output = Path(output)
@@ -454,6 +455,12 @@ def _picked(ids: Sequence[str], cases: Sequence[Source], what: str) -> list[Sour
             "Open the right one."
         )
     return [by_id[name] for name in ids]
+
+
+def _earlier(start: Path) -> tuple[str, ...]:
+    """Return the cases that a start model has learned from, in its own run and in those before it."""
+    facts = learned_by(start)
+    return () if facts is None else tuple(dict.fromkeys((*facts.train_ids, *facts.older_ids, *facts.earlier_ids)))
 
 
 def _summary(learner: Learner) -> str:

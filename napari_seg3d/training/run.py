@@ -53,7 +53,8 @@ _RECORDED = {kind.__name__: kind for kind in (EpochDone, Validated, Warned)}
 class RunFacts:
     """What `run.json` holds about a run.
 
-    `older_ids` are cases of an older dataset that are mixed in, `test_ids` those that are never learned from.
+    `older_ids` are cases of an older dataset that are mixed in, `test_ids` those that are never learned from, and
+    `earlier_ids` those that the start model had learned from, as far as that is known.
     `leg_step` and `leg_s` are where the schedule of the learning rate began anew, because the run was given more time
     or cases.
     `fold` of `folds` counts from 1 and is None outside a cross-validation.
@@ -75,6 +76,7 @@ class RunFacts:
     test_ids: tuple[str, ...] = ()
     leg_step: int = 0
     leg_s: float = 0.0
+    earlier_ids: tuple[str, ...] = ()
 
 
 class RunFolder:
@@ -247,11 +249,19 @@ def looks_overfitted(history: Sequence[EpochDone | Validated]) -> bool:
     return bool(validated > lowest + 0.05 * abs(lowest) and trained < lowest_trained)
 
 
+def learned_by(model: Path) -> RunFacts | None:
+    """Return the record of the run that a model came from; None where only its file is known."""
+    folder = model if model.is_dir() else model.parent
+    return RunFolder(folder).facts() if (folder / RUN).is_file() else None
+
+
 def list_runs(folder: Path) -> list[Path]:
     """Return the run folders directly inside a folder and the folds of its cross-validations, newest first."""
     if not folder.is_dir():
         return []
     runs = [path.parent for pattern in (f"*/{RUN}", f"*/fold*/{RUN}") for path in folder.glob(pattern)]
+    # Hidden ones are still being judged (see `learning`).
+    runs = [run for run in runs if not run.relative_to(folder).parts[0].startswith(".")]
     return sorted(runs, key=lambda run: (run / RUN).stat().st_mtime, reverse=True)
 
 

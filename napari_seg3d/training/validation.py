@@ -90,7 +90,7 @@ def _score(
             predicted = restore(logits, stored.grid, plan)
     case = stored.source.load()
     assert case.truth is not None  # only labelled cases are validated
-    scores[stored.id] = _dice(predicted, case, case.truth, plan)
+    scores[stored.id] = dice_where_known(predicted, case, case.truth, plan)
     folder = run.folder / "validation"
     folder.mkdir(exist_ok=True)
     label_map = LabelMap(predicted, stored.grid.case, plan.label_table, stored.id)
@@ -112,7 +112,20 @@ def _loss(learner: Learner, logits: Tensor, stored: StoredCase) -> float | None:
     return None
 
 
-def _dice(predicted: NDArray[np.unsignedinteger], case: Case, truth: LabelMap, plan: Plan) -> dict[str, float]:
+def dice_where_known(
+    predicted: NDArray[np.unsignedinteger], case: Case, truth: LabelMap, plan: Plan
+) -> dict[str, float]:
+    """Return the Dice of each of the plan's outputs, within what a person has checked and the truth tells.
+
+    Parameters
+    ----------
+    predicted : (X, Y, Z) integer ndarray
+        Label values on the case's own grid.
+    case : Case
+        Whose `checked` boxes count.
+    truth : LabelMap
+    plan : Plan
+    """
     true: NDArray[Any] = truth.data
     if (unknown := unknown_voxels(case, plan)) is not None:
         predicted, true = np.where(unknown, 0, predicted), np.where(unknown, 0, true)
