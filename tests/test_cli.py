@@ -87,7 +87,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_every_public_command_is_there() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    names = "cache demo evaluate figures inspect networks open phantoms plan predict preview recipes runs train"
+    names = "cache demo evaluate figures inspect learn networks open phantoms plan predict preview recipes runs train"
     assert set(commands.choices) == set(names.split())
 
 
@@ -366,6 +366,35 @@ def test_corrections_are_learned_from(dataset: Path, tmp_path: Path, capsys: pyt
     content = json.loads(capsys.readouterr().out)
     assert content["labelled"] == 6
     assert content["cases"][5]["corrected"]
+
+
+def test_learn_keeps_a_better_model_and_says_what_it_was_judged_by(
+    dataset: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from napari_seg3d.cases.corrections import save_correction
+    from napari_seg3d.correction.queue import ReviewList, State
+
+    corrections, output = tmp_path / "corrections", tmp_path / "runs" / "learned"
+    start = ["learn", str(dataset), "--from", str(run), "--output", str(output), "--epochs", "1", "--threads", "1"]
+    for name in ("case02", "case03", "case04"):
+        truth = open_dataset(dataset)[name].load().truth
+        assert truth is not None
+        save_correction(corrections, name, truth, based_on=None, author="me", seconds=1.0)
+    reviews = ReviewList(corrections, ["case02", "case03", "case04"])
+    for name in ("case02", "case04"):
+        reviews.set(name, State.CHECKED)
+    # One case is still in progress: the two checked ones are too few.
+    assert main([*start, "--corrections", str(corrections)]) == 1
+    assert "at least 3 checked cases" in said(capsys)
+    reviews.set("case03", State.CHECKED)
+    assert main([*start, "--corrections", str(corrections), "--json"]) == 0
+    lesson = json.loads(capsys.readouterr().out)
+    # The run has learned from all but the last one and its own validation case.
+    assert set(lesson["after"]) <= {"case03", "case04"}
+    assert lesson["kept"] == (lesson["mean_after"] > lesson["mean_before"]) == output.is_dir()
+    assert lesson["run"] == (str(output) if lesson["kept"] else None)
+    assert main([*start[:4], "--output", str(tmp_path / "other"), "--epochs", "1", "--held-out", "case04"]) == 0
+    assert "case04" in capsys.readouterr().out
 
 
 def _on(label_map: object, case: Case) -> object:
