@@ -1,4 +1,4 @@
-"""Make every picture of the documentation: run the demonstration, and keep its screenshots and figures.
+"""Make every picture of the documentation: run the demonstration, keep its screenshots and figures, go on with others.
 
 python docs/screenshots.py OUTPUT [--budget 110s]
 """
@@ -21,6 +21,8 @@ PICTURES = {
     "review.png": "screenshots/review.png",
     "case.png": "figures/brain_*.png",
 }
+#: Pictures of the correction bench, taken afterwards on the study of the demonstration.
+BENCH = ("step", "tools", "queue", "learn")
 
 
 def main() -> int:
@@ -41,6 +43,8 @@ def main() -> int:
                 shutil.copy(found[0], choices.output / name)
             else:
                 missing.append(name)
+        report = json.loads((demo / "report.json").read_text(encoding="utf-8"))
+        screenshots(demo / "study", report["held_out"], choices.output, BENCH)
     if missing:
         print(f"The demonstration left no {', '.join(missing)}.", file=sys.stderr)
     return int(bool(missing))

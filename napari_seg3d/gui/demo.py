@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FileError, Seg3dError
 
 if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
     from .dock import Seg3DDock
     from .workspace import Workspace
 
@@ -43,7 +45,7 @@ def screenshots(study: Path, case_id: str, output: Path, wanted: Sequence[str] =
     output : Path
         Folder for the PNG files; made if needed.
     wanted : sequence of str
-        Names out of `PICTURES`; all by default.
+        Names out of `PICTURES`; by default those of the pages.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def screenshots(study: Path, case_id: str, output: Path, wanted: Sequence[str] =
     Seg3dError
         If there is neither a display nor Xvfb, or the window does not come up.
     """
-    wanted = list(wanted or PICTURES)
+    wanted = list(wanted or PAGES)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,6 +160,34 @@ class Tour:
             QApplication.processEvents()
             time.sleep(0.01)
 
+    def check_cases(self, count: int) -> None:
+        """Save the truths of so many cases as corrections, as if somebody had checked them."""
+        from ..cases.corrections import save_correction
+        from ..correction.queue import State
+
+        dataset = self.workspace.dataset
+        for files in [] if dataset is None else dataset.labelled[:count]:
+            truth = files.load().truth
+            if truth is not None and files.id != self.workspace.case_id:
+                save_correction(self.workspace.corrections_folder, files.id, truth, author="demo", seconds=90.0)
+                self._session.queue.set(files.id, State.CHECKED)
+        self.workspace.refresh_results()
+
+    @staticmethod
+    def show(part: QWidget) -> None:
+        """Scroll a part of a page into view."""
+        from qtpy.QtWidgets import QApplication, QScrollArea
+
+        QApplication.processEvents()
+        above = part.parentWidget()
+        while above is not None and not isinstance(above, QScrollArea):
+            above = above.parentWidget()
+        if above is not None:
+            above.ensureWidgetVisible(part, 0, 0)
+            bar = above.verticalScrollBar()
+            # From its top, as far as it goes.
+            bar.setValue(min(bar.maximum(), part.mapTo(above.widget(), part.rect().topLeft()).y()))
+
     def settle(self) -> None:
         """Let everything be drawn that waits to be."""
         end = time.monotonic() + 0.7
@@ -214,6 +244,55 @@ def _review(tour: Tour) -> None:
             layer.visible = False
 
 
+# The correction bench: in this order, for each goes on from where the one before has left the window.
+
+
+def _step(tour: Tour) -> None:
+    """Stepping through disagreements: the largest one outlined, with the keys that decide it."""
+    page: Any = tour.dock.show_page("Review")
+    page.show_difference(False)
+    for layer in tour.viewer.layers:
+        layer.visible = layer.visible or "prediction" in layer.name
+    if not page.looks.contours.isChecked():
+        page.looks.contours.toggle()
+    page.steps.step(1)
+
+
+def _tools(tour: Tour) -> None:
+    """A tool's preview: what growing would add to the active label, before it is applied."""
+    page: Any = tour.dock.show_page("Review")
+    tour.viewer.layers.selection.active = page.predicted_layer
+    page.tools.set_open(True)
+    page.tools.use("grow")
+    page.tools.apply()
+    tour.wait_for(lambda: "preview" in tour.viewer.layers, "the preview")
+    tour.show(page.tools)
+
+
+def _queue(tour: Tour) -> None:
+    """The review list: the state of the case, marked slices, and the next one."""
+    page: Any = tour.dock.show_page("Review")
+    page.tools.cancel()
+    page.tools.set_open(False)
+    page.queue.check_slice()
+    tour.show(page.queue)
+
+
+def _learn(tour: Tour) -> None:
+    """Learning from corrections: a lesson from checked cases, with its verdict."""
+    page: Any = tour.dock.show_page("Review")
+    tour.check_cases(6)
+    section = page.learning
+    section.set_open(True)
+    section.predict_after.setChecked(False)
+    section.minutes.setValue(0.4)
+    tour.wait_for(section.button.isEnabled, "the checked cases")
+    section.learn()
+    tour.wait_for(section.verdict.isVisible, "the verdict", patience_s=4 * PATIENCE_S)
+    page.messages.clear()
+    tour.show(section)
+
+
 class Picture:
     """One picture: its title, and how the window gets there."""
 
@@ -230,8 +309,14 @@ PICTURES: Mapping[str, Picture] = MappingProxyType(
         "plan": Picture("A plan before it is trained", _plan),
         "predict": Picture("The Predict page", _predict),
         "review": Picture("The Review page", _review),
+        "step": Picture("Stepping through disagreements", _step),
+        "tools": Picture("The preview of a tool", _tools),
+        "queue": Picture("The review list", _queue),
+        "learn": Picture("Learning from corrections", _learn),
     }
 )
+#: Those of the pages, which the demonstration takes.
+PAGES = ("data", "train", "plan", "predict", "review")
 
 
 def main() -> None:

@@ -41,10 +41,13 @@ ORDERS: Mapping[str, str] = {
 
 @job
 def read_facts(folder: Path, case_ids: tuple[str, ...], maps: Mapping[str, Path]) -> Iterator[Event]:
-    """What every case has cost, and how uncertain its prediction is; Finished.result = (efforts, uncertainties)."""
+    """What every case has cost, and how uncertain its prediction is; Finished.result = (efforts, uncertainties).
+
+    An uncertainty stands beside the map that it is from.
+    """
     yield Progress("reading histories", 0)
     efforts: dict[str, Effort] = {}
-    uncertain: dict[str, float] = {}
+    uncertain: dict[str, tuple[Path, float]] = {}
     for case_id in case_ids:
         try:
             efforts.update({one.case_id: one for one in effort(folder, [case_id])})
@@ -58,7 +61,7 @@ def read_facts(folder: Path, case_ids: tuple[str, ...], maps: Mapping[str, Path]
             yield Warned(str(error))
             continue
         doubtful = values[values > 0.1]
-        uncertain[case_id] = float(doubtful.sum(dtype=np.float64))
+        uncertain[case_id] = path, float(doubtful.sum(dtype=np.float64))
     yield Finished((efforts, uncertain))
 
 
@@ -79,7 +82,8 @@ class CaseQueue:
         self._workspace = workspace
         self._list: ReviewList | None = None
         self._place: dict[str, int] = {}
-        self._uncertain: dict[str, float] = {}
+        #: By case, from which map: a newer prediction has another one.
+        self._uncertain: dict[str, tuple[Path, float]] = {}
         self._read: Job | None = None
         self.order: str = "name"
         #: What each corrected case has cost.
@@ -177,9 +181,9 @@ class CaseQueue:
             run = workspace.runs / paths[0].parent.name / "model.json"
             if run not in made:
                 made[run] = _date(run)
-            facts[case_id] = Facts(
-                workspace.scores.get(case_id), self._uncertain.get(case_id), made[run] or _date(paths[0])
-            )
+            found_in, value = self._uncertain.get(case_id, (None, None))
+            uncertain = value if found_in == _uncertainty_of(case_id, paths[0]) else None
+            facts[case_id] = Facts(workspace.scores.get(case_id), uncertain, made[run] or _date(paths[0]))
         return facts
 
     # What it has cost
@@ -191,8 +195,9 @@ class CaseQueue:
             return
         if self._read is not None:
             workspace.quick.drop(self._read)
-        maps = {case_id: paths[0].with_name(f"{case_id}.uncertainty.nii.gz") for case_id, paths in self._predictions()}
-        maps = {case_id: path for case_id, path in maps.items() if path.is_file() and case_id not in self._uncertain}
+        maps = {case_id: _uncertainty_of(case_id, paths[0]) for case_id, paths in self._predictions()}
+        read = {path for path, _ in self._uncertain.values()}
+        maps = {case_id: path for case_id, path in maps.items() if path.is_file() and path not in read}
         ids = tuple(workspace.corrections)
         if not ids and not maps:
             return
@@ -221,6 +226,8 @@ class CaseQueue:
         if self.order in ("quality", "age"):
             self._arrange()
         self.changed.emit()
+        if self.order == "uncertainty":
+            self.look_at_costs()
 
     def versions(self, case_id: str) -> list[Correction]:
         """Return the saved versions of a case, newest first.
@@ -313,6 +320,11 @@ class CaseQueue:
                 write_checked(path, self.boxes)
         self._draft(case_id).with_name(f"{case_id}.checked.json").unlink(missing_ok=True)
         self.slices_changed.emit()
+
+
+def _uncertainty_of(case_id: str, prediction: Path) -> Path:
+    """Return where the uncertainty of a prediction is, if there is one."""
+    return prediction.with_name(f"{case_id}.uncertainty.nii.gz")
 
 
 def _places(order: tuple[str, ...]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from PIL import Image
 from napari_seg3d.cases.dataset import open_dataset
 from napari_seg3d.errors import Seg3dError
 from napari_seg3d.events import result_of
-from napari_seg3d.gui.demo import PICTURES, SIZE, screenshots
+from napari_seg3d.gui.demo import PAGES, PICTURES, SIZE, screenshots
 from napari_seg3d.prediction.predict import predict_many
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="virtual screens are a matter of Linux")
@@ -27,7 +27,7 @@ def test_every_page_is_pictured_on_a_screen_of_its_own(trained_study, tmp_path, 
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     pictures = screenshots(trained_study, "case2", tmp_path / "pictures")
-    assert list(pictures) == [picture.title for picture in PICTURES.values()]
+    assert list(pictures) == [PICTURES[name].title for name in PAGES]
     seen = {title: np.asarray(Image.open(path).convert("RGB")) for title, path in pictures.items()}
     for pixels in seen.values():
         assert pixels.shape == (SIZE[1], SIZE[0], 3)
