@@ -6,11 +6,14 @@ python docs/screenshots.py OUTPUT [--budget 110s]
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from napari_seg3d.gui.demo import screenshots
 
 #: Name in the documentation -> file that the demonstration leaves.
 PICTURES = {
