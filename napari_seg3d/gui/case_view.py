@@ -76,7 +76,6 @@ class CaseView:
         self._workspace = workspace
         self._viewer = viewer
         self._watched: dict[Labels, _Watch] = {}
-        self._edits: dict[Labels, LayerEdits] = {}
         self._steps: Iterator[None] = iter(())
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -125,9 +124,6 @@ class CaseView:
         for watch in self._watched.values():
             watch.close()
         self._watched.clear()
-        for edits in self._edits.values():
-            edits.close()
-        self._edits.clear()
         self._viewer.layers.events.inserted.disconnect(self._watch_all)
         self._viewer.layers.events.removed.disconnect(self._watch_all)
         self._viewer.dims.events.order.disconnect(self._show_letters)
@@ -214,8 +210,6 @@ class CaseView:
             layer.events.name.connect(self._after_rename)
         for layer in [layer for layer in self._watched if layer not in present]:
             self._watched.pop(layer).close()
-            if layer in self._edits:
-                self._edits.pop(layer).close()
         for layer in present:
             origin = origin_or_none(layer)
             if origin is not None and origin.role != "prediction" and not layer.locked:
@@ -254,9 +248,7 @@ class CaseView:
         """
         if layer not in self._watched:
             raise LabelError(f"The layer {layer.name} is not one that is corrected. Choose a prediction or a copy.")
-        if layer not in self._edits:
-            self._edits[layer] = LayerEdits(layer)
-        return self._edits[layer]
+        return self._watched[layer].edits
 
     def unsaved_layers(self) -> list[Labels]:
         """Layers whose voxels differ from what was last read or saved."""
@@ -295,30 +287,28 @@ def _belongs_to_a_case(layer: Layer) -> bool:
 
 
 class _Watch:
-    """Whether one layer differs from what was saved, looked up when the user pauses."""
+    """The edits of one layer, and whether it differs from what was saved, which is looked up when the user pauses."""
 
     def __init__(self, layer: Labels, tell: Callable[[Labels], None]) -> None:
         self._layer = layer
         self._tell = tell
         self.loaded: NDArray[Any] = np.array(layer.data, order="K")
         self.saved: NDArray[Any] | None = self.loaded
+        # A layer that nobody edits is copied once, for all who ask.
+        self.edits = LayerEdits(layer, as_it_is=self.loaded)
         self.seconds = 0.0
         self._last_change = 0.0
-        self._steps = self._history()
         self.is_edited = False
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PAUSE_MS)
         self._timer.timeout.connect(self._settle)
-        for event in (layer.events.paint, layer.events.data):
-            event.connect(self._changed)
-        layer.events.set_data.connect(self._perhaps_undone)
+        self.edits.made.connect(self._changed)
+        self.edits.replaced.connect(self._changed)
 
     def close(self) -> None:
         self._timer.stop()
-        for event in (self._layer.events.paint, self._layer.events.data):
-            event.disconnect(self._changed)
-        self._layer.events.set_data.disconnect(self._perhaps_undone)
+        self.edits.close()
 
     def set_saved(self, data: NDArray[Any]) -> None:
         self.saved = data
@@ -329,26 +319,16 @@ class _Watch:
         self.saved = None
         self.is_edited = True
 
-    def _history(self) -> tuple[int, int]:
-        # Undo and redo announce nothing but a redraw, as scrolling does; their stacks tell them apart.
-        return tuple(len(getattr(self._layer, name, ())) for name in ("_undo_history", "_redo_history"))  # type: ignore[return-value]
-
-    def _perhaps_undone(self) -> None:
-        if self._history() != self._steps:
-            self._changed()
-
-    def _changed(self) -> None:
+    def _changed(self, *_: object) -> None:
         now = time.monotonic()
         self.seconds += min(now - self._last_change, LONGEST_PAUSE_S) if self._last_change else 0.0
         self._last_change = now
-        self._steps = self._history()
         self.is_edited = True
         self._timer.start()
 
     def look(self) -> bool:
         """Whether there are edits; a hidden layer that was undone has announced nothing."""
-        if self._history() != self._steps:
-            self._changed()
+        self.edits.look()
         return self.is_edited
 
     def _settle(self) -> None:

@@ -63,7 +63,7 @@ class ToolOptions(QWidget):
         self._label = combo("The active label: what brushes paint and tools work on (Q and W change it)")
         self._label.activated.connect(self._label_chosen)
         self._lock = QToolButton()
-        self._lock.setToolTip("Labels that no tool changes")
+        self._lock.setToolTip("Labels that no tool and no brush changes")
         self._lock.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._lock.setMenu(QMenu(self._lock))
         self._lock.setStyleSheet(NO_ARROW)
@@ -175,10 +175,7 @@ class ToolOptions(QWidget):
     def _name_locked(self) -> None:
         names = [label.name for label in (*self._labels, _BACKGROUND) if label.value in self._locked]
         self._lock.setText(f"Locked: {names[0] if len(names) == 1 else len(names) or 'none'} ▾")
-        self._lock.setToolTip(
-            f"Labels that no tool changes: {', '.join(names) or 'none'}. napari's own brush does not ask: "
-            "“preserve labels” in its controls keeps all others."
-        )
+        self._lock.setToolTip(f"Labels that no tool and no brush changes: {', '.join(names) or 'none'}")
 
     # Where
 
@@ -249,6 +246,11 @@ class ToolOptions(QWidget):
         """Return a copy of another layer's labels (X, Y, Z)."""
         layer = self.other_layers()[name]
         return np.array(stored(layer.data, origin_of(layer, Labels).geometry), order="K")
+
+    @property
+    def restricts(self) -> bool:
+        """Whether a label is locked, or painting is not allowed everywhere."""
+        return bool(self._locked) or self._place()[0] != "anywhere"
 
     def where(self) -> Where:
         """Return what the choices say; maps and images are shared, not copied."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +28,7 @@ from qtpy.QtWidgets import (
 
 from ..correction.brushes import brush, polygon, threshold_brush
 from ..correction.change import Change
+from ..correction.masks import Where
 from ..errors import Seg3dError
 from ..events import Event, Failed, Finished
 from ..volumes.volume import Label, LabelMap, LabelTable
@@ -343,6 +346,8 @@ class ToolsSection(Section):
         self.words.setText(words)
         if edits is not None:
             edits.made.connect(self._after_edit)
+            edits.held_back.connect(self._say_held_back)
+            edits.rule = _rule_of(self)
         self.options.show_layer(layer if self._edits is not None else None)
         self._list_others()
         self._enable()
@@ -359,6 +364,8 @@ class ToolsSection(Section):
     def _leave(self) -> None:
         if self._edits is not None:
             self._edits.made.disconnect(self._after_edit)
+            self._edits.held_back.disconnect(self._say_held_back)
+            self._edits.rule = None
         self._edits = self._stroke_on = None
         self._job = self._running = None
 
@@ -522,6 +529,19 @@ class ToolsSection(Section):
         self._count += 1
         if self._shown is not None:
             self._settle.start()
+
+    def rule(self) -> Where | None:
+        """Return what strokes of napari's own tools may change; None if nothing is locked or left out."""
+        if self._layer is None or not self.options.restricts:
+            return None
+        try:
+            return self.options.where()
+        except Seg3dError as error:
+            self.refuse(str(error))
+            return Where(locked=self.options.locked)
+
+    def _say_held_back(self, voxels: int) -> None:
+        self.words.setText(f"{voxels} voxels were not painted: their label is locked, or “Paint only” leaves them out.")
 
     def _settings_changed(self) -> None:
         if self._shown is not None:
@@ -706,6 +726,20 @@ class ToolsSection(Section):
         remove_layer(self._viewer, layer)
         if self._layer in self._viewer.layers:
             self._viewer.layers.selection.active = self._layer
+
+
+def _rule_of(section: ToolsSection) -> Callable[[], Where | None]:
+    """Return what asks a section for its rule for as long as there is one."""
+    this = weakref.ref(section)
+
+    def rule() -> Where | None:
+        section = this()
+        # Qt may have deleted the page that the labels were chosen on.
+        with contextlib.suppress(RuntimeError):
+            return None if section is None else section.rule()
+        return None
+
+    return rule
 
 
 def _timer(parent: QWidget, milliseconds: int, action: Callable[[], None]) -> QTimer:

@@ -37,6 +37,12 @@ def test_all_who_ask_share_the_edits_of_a_layer_until_it_leaves(workspace, qapp)
     # A layer that comes back begins anew.
     viewer.add_layer(layer)
     assert view.edits_of(layer) is not edits
+    # Another array, of whatever shape, is not what was read.
+    other = viewer.add_layer(prediction_layer(label_map, name="other"))
+    assert view.unsaved_layers() == []
+    assert np.shares_memory(view.edits_of(other)._before, view.loaded_map(other).data)
+    other.data = np.ones((3, 3, 3), np.uint8)
+    assert view.unsaved_layers() == [other]
     view.close()
     layer.data_setitem(where, 2)
     assert len(heard) == 1

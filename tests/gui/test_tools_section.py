@@ -127,6 +127,15 @@ def test_buttons_preview_apply_and_are_one_step_to_undo(bench: Bench) -> None:
     assert bench.undone_is(before)
     # Locked labels stay, "paint only" holds, in this slice only.
     tools.options.lock(2)
+    # Also under napari's own brush, which only lays down what it may.
+    bench.layer.mode, bench.layer.brush_size, bench.layer.selected_label = "paint", 9, 1
+    bench.drag((9, 12, 5), (10, 13, 5))
+    painted = bench.labels != before
+    assert painted.any()
+    assert not (painted & (before == 2)).any()
+    assert "locked" in tools.words.text()
+    assert bench.undone_is(before)
+    bench.layer.mode = "pan_zoom"
     tools.options._flat.setChecked(True)
     name = next(iter(bench.workspace.case.modalities))
     place = [tools.options._where.itemData(i) for i in range(tools.options._where.count())].index(("image", name))
