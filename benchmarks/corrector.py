@@ -83,14 +83,19 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--goal", type=float, default=0.9)
     parser.add_argument("--first", type=seconds_of, default=300.0, help="time for the first model")
-    parser.add_argument("--round", type=seconds_of, default=120.0, help="time for each round of learning")
+    parser.add_argument("--round", type=seconds_of, default=200.0, help="time for each round of learning")
     parser.add_argument("--every", type=int, default=4, help="corrected cases between two rounds")
-    parser.add_argument("--rate", type=float, default=1 / 3, help="learning rate of a round, as a part of the plan's")
-    parser.add_argument("--learn-slices", action="store_true", help="learn from the corrected slices only")
+    parser.add_argument("--rate", type=float, default=1.0, help="learning rate of a round, as a part of the plan's")
+    parser.add_argument("--order", choices=("least-certain", "most-certain", "name"), default="least-certain")
+    parser.add_argument(
+        "--whole", action="store_true", help="mark whole cases as checked, not only the slices that are right"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, help="where models go; default: a temporary folder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processor-time", action="store_true", help="budgets are processor time, not time by the clock")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="budgets are processor time, not time by the clock"
+    )
     choices = parser.parse_args()
     if choices.processor_time:
         count_processor_time()
@@ -98,7 +103,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="corrector-") as folder:
         simulation = Simulation(choices, choices.output or Path(folder))
         fixed, scratch, loop = simulation.fixed(), simulation.scratch(), simulation.loop()
-    print(f"\nUntil {CASES - FIRST} cases reach a mean Dice of {choices.goal}; ratios to the fixed model in brackets:\n")
+    print(
+        f"\nUntil {CASES - FIRST} cases reach a mean Dice of {choices.goal}; ratios to the fixed model in brackets:\n"
+    )
     print("| way | voxels changed | slices touched | Dice as predicted | first half / second half | untouched |")
     print("|---|---|---|---|---|---|")
     for effort in (scratch, fixed, loop):
@@ -147,13 +154,13 @@ class Simulation:
         choices = self.choices
         effort, model, checked, left = Effort("loop"), self.first, list(self.begun), list(self.to_do)
         while left:
-            # The queue of the review list: least certain first.
             doubts = {case.id: self._predicted(case, model) for case in left}
-            left.sort(key=lambda case, doubts=doubts: -doubt(doubts[case.id]))
+            sign = {"least-certain": -1, "most-certain": 1, "name": 0}[choices.order]
+            left.sort(key=lambda case, doubts=doubts: sign * doubt(doubts[case.id]))
             for case in left[: choices.every]:
                 done = self._corrected(case, doubts[case.id].label_map.data)
                 effort.add(done)
-                boxes = done.boxes if choices.learn_slices else None
+                boxes = None if choices.whole else done.boxes
                 if boxes is None or boxes:
                     checked.append(replace(case, truth=case.truth.with_data(done.data), checked=boxes))
             left = left[choices.every :]

@@ -161,14 +161,16 @@ class Tour:
             time.sleep(0.01)
 
     def check_cases(self, count: int) -> None:
-        """Save the truths of so many cases as corrections, as if somebody had checked them."""
+        """Save the truths of the first so many cases and of the last one as corrections, as if somebody had checked them."""
         from ..cases.corrections import save_correction
         from ..correction.queue import State
 
         dataset = self.workspace.dataset
-        for files in [] if dataset is None else dataset.labelled[:count]:
+        labelled = () if dataset is None else dataset.labelled
+        # The demonstration keeps the last one from the model: by it the lesson is judged.
+        for files in {files.id: files for files in (*labelled[:count], *labelled[-1:])}.values():
             truth = files.load().truth
-            if truth is not None and files.id != self.workspace.case_id:
+            if truth is not None:
                 save_correction(self.workspace.corrections_folder, files.id, truth, author="demo", seconds=90.0)
                 self._session.queue.set(files.id, State.CHECKED)
         self.workspace.refresh_results()
@@ -255,16 +257,17 @@ def _step(tour: Tour) -> None:
         layer.visible = layer.visible or "prediction" in layer.name
     if not page.looks.contours.isChecked():
         page.looks.contours.toggle()
+    # The list of places comes when the two maps have been compared.
+    tour.settle()
     page.steps.step(1)
 
 
 def _tools(tour: Tour) -> None:
-    """A tool's preview: what growing would add to the active label, before it is applied."""
+    """A tool's preview: the parts of the active label that would go, before they do."""
     page: Any = tour.dock.show_page("Review")
     tour.viewer.layers.selection.active = page.predicted_layer
     page.tools.set_open(True)
-    page.tools.use("grow")
-    page.tools.apply()
+    page.tools.use("largest")
     tour.wait_for(lambda: "preview" in tour.viewer.layers, "the preview")
     tour.show(page.tools)
 

@@ -141,7 +141,7 @@ class LearnSection(Section):
         header.setHighlightSections(False)
         header.setMinimumSectionSize(30)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
         return table
 
     @property
@@ -215,7 +215,7 @@ class LearnSection(Section):
                 if column >= 2:
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.table.setItem(number, column, item)
-            self.table.item(number, 0).setToolTip(case_id)
+            self.table.item(number, 1).setToolTip(label)
             word = change_in_words(before, after)
             last = self.table.item(number, len(texts) - 1)
             last.setToolTip(word)
