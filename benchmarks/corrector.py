@@ -21,7 +21,6 @@ DATA is the folder Task04_Hippocampus with its `benchmark_split.json`, of whose 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -39,7 +38,7 @@ from napari_seg3d.cases.dataset import read_split
 from napari_seg3d.cases.fingerprint import fingerprint
 from napari_seg3d.cli import seconds_of
 from napari_seg3d.correction.simulated import Simulated, correct_until
-from napari_seg3d.events import Event, Finished, Warned
+from napari_seg3d.events import Finished, Warned
 from napari_seg3d.model.planner import make_plan
 from napari_seg3d.prediction.predict import Prediction, predict
 from napari_seg3d.training.learning import Lesson, learn_from_corrections

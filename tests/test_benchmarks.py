@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 #: What the others import.
-SHARED = {"commands.py", "machine.py"}
+SHARED = {"commands.py", "machine.py", "processor_clock.py"}
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in SHARED)
 
 

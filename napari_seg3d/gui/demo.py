@@ -161,7 +161,7 @@ class Tour:
             time.sleep(0.01)
 
     def check_cases(self, count: int) -> None:
-        """Save the truths of the first so many cases and of the last one as corrections, as if somebody had checked them."""
+        """Save the truths of the first cases and of the last one as corrections, as if somebody had checked them."""
         from ..cases.corrections import save_correction
         from ..correction.queue import State
 
