@@ -61,6 +61,7 @@ from .tasks import Comparison
 from .tools_section import ToolsSection
 from .versions_section import VersionsSection
 from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, swatches
+from .window_level import WindowLevelButton
 from .work import Job
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class ReviewPanel(Panel):
         self.body.addWidget(self._note)
         self._build_difference()
         self.tools = ToolsSection(self.workspace, self.viewer, self._predicted)
+        self.looks.add_button(WindowLevelButton(self.viewer, self.tools.pointer))
         self.history = HistorySection(self._view, self._predicted)
         self.body.addWidget(self.tools)
         self.body.addWidget(self.history)

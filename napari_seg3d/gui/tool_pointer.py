@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels
+from napari.layers import Labels, Layer
 from numpy.typing import NDArray
 
 from ..correction.change import Change
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .edits import LayerEdits
 
 #: As napari's own: called with layer and event when a button goes down, goes on with every move until it is let go.
-Drag = Callable[[Labels, Any], Iterator[None]]
+Drag = Callable[[Any, Any], Iterator[None]]
 #: A place along (X, Y, Z) of the case's own array, in voxels.
 Place = tuple[float, float, float]
 #: Points of an outline nearer than this many voxels to the one before are left out.
@@ -39,18 +39,18 @@ class Pointer:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._layer: Labels | None = None
+        self._layer: Layer | None = None
         self._drag: Drag | None = None
         self._ended: Callable[[], object] | None = None
         self._held = False
         viewer.layers.selection.events.active.connect(self._look)
 
     @property
-    def layer(self) -> Labels | None:
+    def layer(self) -> Layer | None:
         """The layer on which a tool waits for the mouse."""
         return self._layer
 
-    def arm(self, layer: Labels, drag: Drag, ended: Callable[[], object], *, diameter_mm: float = 0.0) -> None:
+    def arm(self, layer: Layer, drag: Drag, ended: Callable[[], object], *, diameter_mm: float = 0.0) -> None:
         """Hand the mouse on a layer to a tool; `ended` is called when it is given back.
 
         `diameter_mm` is that of the circle around the mouse; a cross if it is 0.
@@ -102,7 +102,8 @@ class Pointer:
         layer.events.mode.disconnect(self._mode_chosen)
         if drag in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(drag)
-        show_outline(layer, [])
+        if isinstance(layer, Labels):
+            show_outline(layer, [])
         if restore:
             layer.cursor = "standard"
             layer.mouse_pan = True
