@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.components.overlays import TextOverlay
-from napari.layers import Labels, Layer
+from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
@@ -23,12 +24,16 @@ from .edits import LayerEdits
 from .keys import HELP, KeyMapWindow, bind_keys
 from .layers import (
     PLANES,
+    TRUTH,
+    can_show,
     image_layer,
     label_map_of,
     on_screen,
     origin_of,
     origin_or_none,
     prediction_layer,
+    show_image_instead,
+    show_truth_instead,
     stored,
     truth_layer,
 )
@@ -80,6 +85,8 @@ class CaseView:
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._take_step)
+        self._garbage = _Garbage()
+        viewer.layers.events.removing.connect(self._garbage.all)
         workspace.case_changed.connect(self._show_case)
         viewer.layers.events.inserted.connect(self._watch_all)
         viewer.layers.events.removed.connect(self._watch_all)
@@ -116,6 +123,7 @@ class CaseView:
         with contextlib.suppress(RuntimeError):
             self._timer.stop()
         self._steps = iter(())
+        self._garbage.all()
 
     def close(self) -> None:
         """Stop watching; the layers stay as they are."""
@@ -126,17 +134,40 @@ class CaseView:
         self._watched.clear()
         self._viewer.layers.events.inserted.disconnect(self._watch_all)
         self._viewer.layers.events.removed.disconnect(self._watch_all)
+        self._viewer.layers.events.removing.disconnect(self._garbage.all)
         self._viewer.dims.events.order.disconnect(self._show_letters)
         self._viewer.dims.events.ndisplay.disconnect(self._show_letters)
 
     # Showing
 
     def _show_case(self) -> None:
-        for layer in [layer for layer in self._viewer.layers if _belongs_to_a_case(layer)]:
-            self._viewer.layers.remove(layer)
         case = self._workspace.case
-        self._steps = iter(()) if case is None else self._add_layers(case)
+        kept = {} if case is None else self._layers_to_keep(case)
+        staying = list(kept.values())
+        leaving = [layer for layer in self._viewer.layers if _belongs_to_a_case(layer) and layer not in staying]
+        with self._garbage.only_new():
+            if leaving:
+                with self._viewer.layers.batched_update():
+                    # At its end napari frees what nobody holds.
+                    while leaving:
+                        self._viewer.layers.remove(leaving.pop())
+        if case is None:
+            self._garbage.all()
+        self._steps = iter(()) if case is None else self._add_layers(case, kept)
         self._take_step()
+
+    def _layers_to_keep(self, case: Case) -> dict[str, Layer]:
+        """Layers of the case before that can go on, by name: those of all images in their order, or none; the truth."""
+        contents = dict(case.modalities)
+        found: dict[str, Layer] = {}
+        layers = iter(self._viewer.layers)
+        for name, volume in contents.items():
+            layer = next((one for one in layers if can_show(one, volume, name)), None)
+            if layer is None:
+                return {}
+            found[name] = layer
+        truth = next((one for one in layers if case.truth is not None and can_show(one, case.truth, TRUTH)), None)
+        return found if truth is None or TRUTH in found else {**found, TRUTH: truth}
 
     def _take_step(self) -> None:
         # One layer at a time: between two the window answers the user.
@@ -144,15 +175,27 @@ class CaseView:
             self._timer.start(STEP_MS)
             return
 
-    def _add_layers(self, case: Case) -> Iterator[None]:
+    def _add_layers(self, case: Case, kept: Mapping[str, Layer]) -> Iterator[None]:
         displays = self._workspace.displays
         for place, (name, volume) in enumerate(case.modalities.items()):
-            layer = image_layer(volume, name=name, case_id=case.id, display=displays.get(name), visible=place == 0)
+            display, visible, layer = displays.get(name), place == 0, kept.get(name)
+            if isinstance(layer, Image):
+                show_image_instead(layer, volume, case_id=case.id, display=display, visible=visible)
+                continue
+            layer = image_layer(volume, name=name, case_id=case.id, display=display, visible=visible)
             self._viewer.add_layer(layer)
             if place == 0:
                 self.show_plane("axial")
             yield
-        if case.truth is not None:
+        truth = kept.get(TRUTH)
+        if case.truth is not None and isinstance(truth, Labels):
+            show_truth_instead(truth, case.truth, case_id=case.id)
+        if kept:
+            # At once with the images: at no moment are there layers of two cases.
+            self.show_plane("axial")
+            self._viewer.dims.current_step = tuple((steps - 1) // 2 for steps in self._viewer.dims.nsteps)
+            yield
+        if case.truth is not None and truth is None:
             self._viewer.add_layer(truth_layer(case.truth, case_id=case.id))
             yield
         for path, label_map in self._workspace.opened_predictions.items():
@@ -284,6 +327,34 @@ class CaseView:
 def _belongs_to_a_case(layer: Layer) -> bool:
     origin = origin_or_none(layer)
     return origin is not None and origin.case_id != ""
+
+
+class _Garbage:
+    """What Python looks through for garbage while cases are open: what has come since, and not the whole window.
+
+    napari collects garbage whenever layers leave, which takes 0.2 s with all that a window holds: most of the time
+    between two cases. When any other layer leaves, everything is looked through as ever.
+    """
+
+    def __init__(self) -> None:
+        self._within = False
+
+    @contextlib.contextmanager
+    def only_new(self) -> Iterator[None]:
+        """Let the layers of a case leave, and look no more at what was there before the next one."""
+        self._within = True
+        try:
+            yield
+        finally:
+            self._within = False
+            # What has just left may not be let go yet by all that knew it: it is not taken for what stays.
+            if not gc.get_freeze_count():
+                gc.freeze()
+
+    def all(self) -> None:
+        """Look through everything from now on."""
+        if not self._within:
+            gc.unfreeze()
 
 
 class _Watch:

@@ -36,6 +36,9 @@ KEY = "seg3d"
 #: Order of the layer axes (slices, rows, columns) that shows each plane.
 PLANES: Mapping[str, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 
+#: Name of the layer of a case's truth.
+TRUTH = "truth"
+
 Role = Literal["image", "truth", "prediction", "difference", "patch"]
 
 
@@ -191,7 +194,7 @@ def labels_arguments(
     }
 
 
-def truth_layer(label_map: LabelMap, *, name: str = "truth", case_id: str = "") -> Labels:
+def truth_layer(label_map: LabelMap, *, name: str = TRUTH, case_id: str = "") -> Labels:
     """Layer of a truth: locked, so that no stroke can change it by accident."""
     data, arguments = labels_arguments(label_map, role="truth", name=name, case_id=case_id)
     layer = Labels(data, **arguments)
@@ -223,6 +226,65 @@ def prediction_layer(
     layer.selected_label = table.values[0] if table else 1
     layer.brush_size = 4
     return layer
+
+
+def can_show(layer: Layer, content: Volume | LabelMap, name: str) -> bool:
+    """Whether the layer of an image or a truth can go on with that of another case.
+
+    Not if the user has moved or renamed it, and never a layer that is edited: napari would keep its history.
+    """
+    origin = origin_or_none(layer)
+    role = "truth" if isinstance(content, LabelMap) else "image"
+    if origin is None or origin.role != role or layer.name != name or layer.dtype != content.data.dtype:
+        return False
+    placed = placement(origin.geometry)
+    return (
+        np.allclose(layer.scale, placed["scale"])
+        and np.allclose(layer.translate, placed["translate"])
+        and np.array_equal(layer.rotate, np.eye(3))
+        and not np.any(layer.shear)
+        and np.array_equal(layer.affine.affine_matrix, np.eye(4))
+    )
+
+
+def show_image_instead(layer: Image, volume: Volume, *, case_id: str, display: Display | None, visible: bool) -> None:
+    """Let an image layer go on with the volume of another case (see `can_show`), which is faster than a new one.
+
+    Colours, opacity and gamma stay as the user has set them; the contrast becomes that of a new layer.
+    """
+    display = display or display_range(volume)
+    data, arguments = image_arguments(volume, name=layer.name, case_id=case_id, display=display, visible=visible)
+    _exchange(layer, data, arguments)
+    # The range must hold the old limits while it is set, and the new ones when they are.
+    layer.contrast_limits = arguments["contrast_limits"]
+    layer.contrast_limits_range = (display.least, display.greatest)
+    layer.visible = visible
+
+
+def show_truth_instead(layer: Labels, label_map: LabelMap, *, case_id: str) -> None:
+    """Let the layer of a truth go on with that of another case (see `can_show`)."""
+    before = origin_of(layer, Labels).table
+    data, arguments = labels_arguments(label_map, role="truth", name=layer.name, case_id=case_id)
+    _exchange(layer, data, arguments)
+    if origin_of(layer, Labels).table != before:
+        layer.colormap = arguments["colormap"]
+        layer.features = arguments["features"]
+    layer.opacity = arguments["opacity"]
+    layer.visible = True
+    # napari makes a layer editable that gets other data.
+    layer.editable = False
+    layer.locked = True
+
+
+def _exchange(layer: Image | Labels, data: NDArray[Any], arguments: Mapping[str, Any]) -> None:
+    """Put other data in their place, unseen: what is hidden is not drawn."""
+    layer.visible = False
+    layer.mode = "pan_zoom"
+    layer.metadata = arguments["metadata"]
+    layer.data = data
+    for name in ("scale", "translate"):
+        if not np.array_equal(getattr(layer, name), arguments[name]):
+            setattr(layer, name, arguments[name])
 
 
 def difference_layer(

@@ -91,7 +91,12 @@ def test_from_an_empty_page_to_an_open_case(page: Page, study: Path) -> None:
     panel._next.click()
     page.wait(lambda: page.workspace.case_id == "case2")
     page.wait(lambda: len(viewer.layers) == 2)
-    assert image not in viewer.layers
+    # Its layers go on with the next case.
+    case = page.workspace.case
+    assert case is not None
+    assert [origin_of(layer).case_id for layer in (image, truth)] == ["case2", "case2"]
+    assert np.shares_memory(image.data, next(iter(case.modalities.values())).data)
+    assert np.shares_memory(truth.data, case.truth.data)
     panel._close.click()
     assert not viewer.layers
     assert page.workspace.case is None
