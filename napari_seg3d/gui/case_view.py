@@ -40,6 +40,7 @@ from .layers import (
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.components import Dims, ViewerModel
 
     from ..cases.case import Case
     from .workspace import Workspace
@@ -80,6 +81,8 @@ class CaseView:
     def __init__(self, workspace: Workspace, viewer: Viewer) -> None:
         self._workspace = workspace
         self._viewer = viewer
+        #: Plane and slice in which the mouse is held down, if it is in a view beside the canvas.
+        self.dims_in_hand: Dims | None = None
         self._watched: dict[Labels, _Watch] = {}
         self._steps: Iterator[None] = iter(())
         self._timer = QTimer()
@@ -216,6 +219,11 @@ class CaseView:
         if counts.any():
             self._viewer.dims.set_current_step(0, int(np.argmax(counts)))
 
+    @property
+    def dims(self) -> Dims:
+        """Plane and slice in which the user works: those of the canvas, or of the view that has the mouse."""
+        return self._viewer.dims if self.dims_in_hand is None else self.dims_in_hand
+
     def show_plane(self, plane: str) -> None:
         """Show the "axial", "coronal" or "sagittal" plane, as radiologists read it."""
         viewer = self._viewer
@@ -230,18 +238,7 @@ class CaseView:
 
     def _show_letters(self) -> None:
         """Write at the edges of the canvas which side of the patient lies there."""
-        dims, overlays = self._viewer.dims, self._viewer.canvas.overlays
-        shown = dims.ndim >= 3 and dims.ndisplay == 2 and any(origin_or_none(layer) for layer in self._viewer.layers)
-        for edge, (position, letters) in LETTERS.items():
-            name = f"seg3d_{edge}"
-            if shown and name not in overlays:
-                overlays[name] = TextOverlay(position=position, font_size=14, box=False)
-            if name not in overlays:
-                continue
-            if shown:
-                axis = int(dims.order[-2 if edge in ("top", "bottom") else -1]) - dims.ndim + 3
-                overlays[name].text = letters[axis] if 0 <= axis < 3 else ""
-            overlays[name].visible = shown
+        show_letters(self._viewer)
 
     # Watching
 
@@ -322,6 +319,22 @@ class CaseView:
         if layer in self._watched:
             self._watched[layer].set_saved(data)
             self._tell_unsaved()
+
+
+def show_letters(viewer: ViewerModel, font_size: float = 14) -> None:
+    """Write at the edges of a viewer's canvas which side of the patient lies there."""
+    dims, overlays = viewer.dims, viewer.canvas.overlays
+    shown = dims.ndim >= 3 and dims.ndisplay == 2 and any(origin_or_none(layer) for layer in viewer.layers)
+    for edge, (position, letters) in LETTERS.items():
+        name = f"seg3d_{edge}"
+        if shown and name not in overlays:
+            overlays[name] = TextOverlay(position=position, font_size=font_size, box=False)
+        if name not in overlays:
+            continue
+        if shown:
+            axis = int(dims.order[-2 if edge in ("top", "bottom") else -1]) - dims.ndim + 3
+            overlays[name].text = letters[axis] if 0 <= axis < 3 else ""
+        overlays[name].visible = shown
 
 
 def _belongs_to_a_case(layer: Layer) -> bool:

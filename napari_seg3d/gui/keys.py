@@ -51,6 +51,9 @@ KEYS: Mapping[str, Key] = {
     "difference": Key("Shift-D", LOOK, "Show the difference, or hide it"),
     "fainter": Key("O", LOOK, "Labels fainter"),
     "stronger": Key("Shift-O", LOOK, "Labels stronger"),
+    "all_planes": Key("A", LOOK, "The other two planes below the canvas, or close them"),
+    "all_images": Key("U", LOOK, "The other images of the case below the canvas, or close them"),
+    "window_level": Key("Shift-V", LOOK, "Window and level by dragging over the image, or no longer"),
     "next_image": Key("I", LOOK, "Next image (modality)"),
     "next_label": Key("W", LOOK, "Next label to paint with"),
     "previous_label": Key("Q", LOOK, "Label before"),
@@ -73,6 +76,7 @@ KEYS: Mapping[str, Key] = {
     "cancel_tool": Key("Shift-X", FIX, "Cancel the preview"),
     "check_slice": Key("S", QUEUE, "Mark the shown slice as checked, or not"),
     "save_check_next": Key("Shift-R", QUEUE, "Save, mark the case as checked, open the next one"),
+    "learn": Key("Shift-J", QUEUE, "Learn from corrections"),
 }
 #: The key that shows the keys. napari cannot bind it: Qt does.
 HELP = "?"

@@ -11,6 +11,8 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePol
 
 from .keys import HELP, with_key
 from .layers import origin_or_none
+from .linked_views import IMAGES_MODE, PLANES_MODE, modality_layers
+from .session import session_for
 from .widgets import listen
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 #: Milliseconds for which each of two layers is shown while flashing: slow enough to be safe for eyes and brains.
 FLASH_MS = 600
 _OPACITY_STEP = 0.1
+#: Views that can stand below the canvas, by mode: text and tooltip of the button, and name of its key.
+_VIEWS = {
+    PLANES_MODE: ("Other planes", "Show the other two planes below the canvas, with one crosshair", "all_planes"),
+    IMAGES_MODE: ("Other images", "Show the other images of the case in the same slice, side by side", "all_images"),
+}
 #: Opacity below which labels could not be found again.
 _LEAST_OPACITY = 0.1
 
@@ -43,6 +50,7 @@ class LooksSection(QWidget):
     ) -> None:
         super().__init__(parent)
         self._workspace, self._viewer = workspace, viewer
+        self._linked = session_for(viewer).linked_views
         self._layers: tuple[Labels, ...] = ()
         self._painted: Labels | None = None
         #: What was visible through opacity before the flashing began, and whose turn it is.
@@ -99,6 +107,29 @@ class LooksSection(QWidget):
         layout.setSpacing(4)
         layout.addLayout(first)
         layout.addLayout(second)
+        layout.addLayout(self._build_views())
+
+    def add_button(self, button: QPushButton) -> None:
+        """Add what else changes the look, such as window and level by dragging."""
+        self._line.addWidget(button)
+
+    def _build_views(self) -> QHBoxLayout:
+        self.views: dict[str, QPushButton] = {}
+        line = self._line = QHBoxLayout()
+        line.addWidget(QLabel("Beside"))
+        for mode, (text, tooltip, key) in _VIEWS.items():
+            button = self.views[mode] = QPushButton(text)
+            button.setCheckable(True)
+            button.setToolTip(with_key(tooltip, key))
+            button.clicked.connect(lambda _=False, mode=mode: self._linked.toggle(mode))
+            line.addWidget(button, 1)
+        self._linked.changed.connect(self._show_views)
+        self._show_views()
+        return line
+
+    def _show_views(self) -> None:
+        for mode, button in self.views.items():
+            button.setChecked(mode == self._linked.mode)
 
     # Which layers
 
@@ -191,11 +222,7 @@ class LooksSection(QWidget):
     # Images
 
     def _images(self) -> Sequence[Image]:
-        case = self._workspace.case
-        layers = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
-        # Maps of probability and doubt lie over the images; they are no modalities.
-        of_case = [layer for layer in layers if case is not None and layer.name in case.modalities]
-        return of_case or layers
+        return modality_layers(self._viewer, self._workspace)
 
     def _list_images(self) -> None:
         names = [layer.name for layer in self._images()]

@@ -26,17 +26,29 @@ class Pacer(QObject):
     widget : QWidget
         What is drawn; while it is hidden nothing is, and it is drawn when it comes back.
     draw : callable
+    shortest_ms, longest_ms : int
+        Bounds of the time between two drawings.
+    share : float
+        Largest part of the window's time that drawing may take.
     """
 
-    def __init__(self, widget: QWidget, draw: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        widget: QWidget,
+        draw: Callable[[], None],
+        shortest_ms: int = SHORTEST_MS,
+        longest_ms: int = LONGEST_MS,
+        share: float = SHARE,
+    ) -> None:
         super().__init__(widget)
+        self._shortest_ms, self._longest_ms, self._share = shortest_ms, longest_ms, share
         self._widget = widget
         self._draw = draw
         self._missed = False
         self._began = 0.0
         self._due = QTimer(self)
         self._due.setSingleShot(True)
-        self._due.setInterval(SHORTEST_MS)
+        self._due.setInterval(shortest_ms)
         self._due.timeout.connect(self._pay)
         self._after = QTimer(self)
         self._after.setSingleShot(True)
@@ -48,6 +60,11 @@ class Pacer(QObject):
     def interval_ms(self) -> int:
         """Milliseconds that lie between two drawings at the moment."""
         return int(self._due.interval())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a drawing was asked for and has not been made."""
+        return self._missed or bool(self._due.isActive())
 
     def want(self) -> None:
         """Ask for a drawing soon."""
@@ -70,4 +87,4 @@ class Pacer(QObject):
 
     def _note_cost(self) -> None:
         cost_ms = 1000 * (time.perf_counter() - self._began)
-        self._due.setInterval(round(min(max(cost_ms / SHARE, SHORTEST_MS), LONGEST_MS)))
+        self._due.setInterval(round(min(max(cost_ms / self._share, self._shortest_ms), self._longest_ms)))

@@ -20,8 +20,11 @@ from qtpy.QtWidgets import QLabel
 from ..events import Event, Progress, Step
 from .case_view import CaseView
 from .keeping import Keeper
+from .keys import bind_keys
+from .linked_views import IMAGES_MODE, PLANES_MODE, LinkedViewsDock, modality_layers
 from .queueing import CaseQueue
 from .saving import Saver
+from .teaching import Teacher
 from .worker import Job, JobRunner, ShortTurns
 from .workspace import Settings, Workspace
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari import Viewer
+    from napari.components import Dims
     from qtpy.QtWidgets import QMainWindow
 
 _NAME = "napari-seg3d"
@@ -71,13 +75,29 @@ class Session(QObject):
         self.saver = Saver(self.workspace, self.view)
         self.queue = CaseQueue(self.workspace)
         self.saver.saved.connect(self.queue.after_saving)
+        self.teacher = Teacher(self.workspace, self.queue)
         self.keeper = Keeper(self.workspace, viewer, self.view, self.saver, self)
+        self.linked_views = LinkedViewsDock(
+            viewer, lambda: modality_layers(viewer, self.workspace), self._take_in_hand, self
+        )
+        bind_keys(
+            viewer,
+            self.linked_views,
+            {
+                "all_planes": lambda views: views.toggle(PLANES_MODE),
+                "all_images": lambda views: views.toggle(IMAGES_MODE),
+            },
+        )
         self._activity = _Activity(self.workspace, window)
         self._close_question = _CloseQuestion(self.workspace, viewer, self.shutdown)
         window.destroyed.connect(self.shutdown)
 
+    def _take_in_hand(self, dims: Dims | None) -> None:
+        self.view.dims_in_hand = dims
+
     def shutdown(self) -> None:
         """Save and end what runs, within five seconds."""
+        self.linked_views.close()
         # A case that is still appearing layer by layer would reach for a viewer that has gone.
         self.view.stop_steps()
         self.keeper.close()
@@ -102,7 +122,9 @@ class _CloseQuestion:
 
     def _update_work(self) -> None:
         job = self._workspace.current_job
-        self._update(0, "" if job is None else f"{job.title} is running. It will be saved and stopped.")
+        # A lesson that is not over has no model to keep.
+        end = "stopped; the model stays as it is" if job is not None and job.kind == "learn" else "saved and stopped"
+        self._update(0, "" if job is None else f"{job.title} is running. It will be {end}.")
 
     def _update_edits(self) -> None:
         names = ", ".join(sorted(self._workspace.unsaved))

@@ -27,6 +27,7 @@ from ..correction.masks import Where
 from ..volumes.volume import Label
 from .editors import combo
 from .layers import origin_of, origin_or_none, stored
+from .session import session_for
 from .tool_runs import Bench, axis_in_file, voxel_in_file
 from .widgets import listen
 
@@ -275,7 +276,7 @@ class ToolOptions(QWidget):
         """Return what a tool works on: `labels` (X, Y, Z) of the layer, and all that is chosen here."""
         assert self._layer is not None
         geometry = self.geometry_of_layer
-        dims = self._viewer.dims
+        dims = session_for(self._viewer).view.dims
         screen_axis = int(dims.order[dims.ndim - 3]) - dims.ndim + 3 if dims.ndim >= 3 else 0
         axis = axis_in_file(screen_axis, geometry)
         shown = np.round(self._layer.world_to_data(dims.point))

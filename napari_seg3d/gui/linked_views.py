@@ -1,0 +1,1126 @@
+"""More views beside the canvas: the other two planes, or the other images, with one cursor, one brush, one history.
+
+napari shows one plane of one set of layers. Here every further view is a viewer of napari's own (a `ViewerModel` in a
+`QtViewer`) whose layers share the voxels of the main viewer's layers and follow their looks. What is painted in a view
+goes into the history of the main viewer's layer: one undo, one list of edits and one journal hold it, wherever the
+mouse was. The keyboard stays with the main canvas. Nothing here runs while no view is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.components.overlays import TextOverlay
+from napari.layers import Image, Labels, Layer
+from napari.qt import QtViewer
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QBoxLayout, QCheckBox, QHBoxLayout, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from vispy.scene.visuals import Line
+
+from .case_view import CAMERA, show_letters
+from .layers import PLANES
+from .pacer import Pacer
+from .widgets import quiet_label
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from qtpy.QtGui import QResizeEvent
+
+    from .workspace import Workspace
+
+#: What the views show: the other two planes, or the other images in the same plane.
+PLANES_MODE, IMAGES_MODE = "planes", "images"
+#: Shortest and longest time between two drawings of the views in milliseconds, and their part of the window's time.
+SHORTEST_MS, LONGEST_MS, SHARE = 20, 250, 0.5
+#: Colour of the crosshair; half the length of the cursor's cross in pixels; more mm than any line needs.
+CROSS_COLOUR, ARM_PIXELS, FAR_MM = (1.0, 0.84, 0.25, 0.75), 9.0, 1e4
+#: Pixels by which the mouse may move in a click.
+CLICK_PIXELS = 3
+#: Milliseconds until the window has been laid out anew.
+SETTLED_MS = 300
+#: Share of the window's height that the views take when they are opened.
+HEIGHT_SHARE = 0.38
+
+_COMMON_LOOKS = ("visible", "opacity", "blending", "name")
+_IMAGE_LOOKS = (*_COMMON_LOOKS, "contrast_limits_range", "contrast_limits", "gamma", "colormap", "interpolation2d")
+#: `mode` sets the cursor and whether the mouse pans, so those follow it.
+_LABELS_LOOKS = (
+    *_COMMON_LOOKS, "colormap", "contour", "show_selected_label", "brush_size", "selected_label", "contiguous",
+    "preserve_labels", "n_edit_dimensions", "editable", "mode", "mouse_pan", "cursor_size", "cursor",
+)  # fmt: skip
+#: What the mouse in a view changes, too: picking a label, and the size of the brush.
+_BACK = ("selected_label", "brush_size")
+
+_NOTHING = "Nothing to show yet. Open a case on the Data page: its other planes, or its other images, appear here."
+_IN_3D = "The canvas shows 3D. Go back to slices (Ctrl+Y) to see the other planes or images here."
+_ONE_IMAGE = "This case has a single image: there is none to show beside it. “Other planes” shows more of it."
+_HINT = "Click, or move with Shift: go there. Ctrl+wheel: slices. Wheel: zoom."
+
+
+# ---------------------------------------------------------------------------------------------- layers of a view
+
+
+class LinkedImage(Image):
+    """An image layer of a view; it shares the voxels of one of the main viewer's layers."""
+
+    def _update_thumbnail(self) -> None:
+        """Make none: nobody sees it."""
+
+
+class LinkedLabels(Labels):
+    """A labels layer of a view; what is painted on it is an edit of the main viewer's layer.
+
+    Parameters
+    ----------
+    original : napari.layers.Labels
+        Has the voxels and the history.
+    """
+
+    def __init__(self, original: Labels, **settings: Any) -> None:
+        self.original = original
+        super().__init__(original.data, **settings)
+
+    def _update_thumbnail(self) -> None:
+        """Make none: nobody sees it."""
+
+    # All of napari's tools keep history through these.
+
+    @contextlib.contextmanager
+    def block_history(self) -> Iterator[None]:
+        """Make one step of the original's history of what is painted meanwhile."""
+        with self.original.block_history():
+            yield
+
+    def _save_history(self, value: Any) -> None:
+        self.original._save_history(value)
+
+    def _begin_stroke(self) -> None:
+        self.original._begin_stroke()
+
+    def _commit_stroke(self) -> None:
+        self.original._commit_stroke()
+
+    def _abort_stroke(self) -> None:
+        self.original._abort_stroke()
+
+    def undo(self) -> None:
+        """Undo the original's last step."""
+        self.original.undo()
+
+    def redo(self) -> None:
+        """Redo the original's last step."""
+        self.original.redo()
+
+
+def modality_layers(viewer: Viewer, workspace: Workspace) -> Sequence[Image]:
+    """Return the images of the open case, of which one is looked at; without a case all images."""
+    case = workspace.case
+    layers = [layer for layer in viewer.layers if isinstance(layer, Image)]
+    # Maps of probability and doubt lie over the images; they are no modalities.
+    of_case = [layer for layer in layers if case is not None and layer.name in case.modalities]
+    return of_case or layers
+
+
+def can_be_linked(layer: Layer) -> bool:
+    """Whether a layer is an image or labels in 3D whose voxels another layer can share."""
+    return isinstance(layer, Image | Labels) and layer.ndim == 3 and not layer.multiscale and not layer_is_rgb(layer)
+
+
+def layer_is_rgb(layer: Layer) -> bool:
+    """Whether it has colours instead of intensities."""
+    return bool(getattr(layer, "rgb", False))
+
+
+class Twin:
+    """A layer of the main viewer and its copy in one view, which follows its looks.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image or napari.layers.Labels
+    visible : callable
+        Tells whether the view shows the layer.
+    """
+
+    def __init__(self, layer: Layer, visible: Callable[[Layer], bool]) -> None:
+        self.layer = layer
+        self._visible = visible
+        place = {name: getattr(layer, name) for name in ("scale", "translate", "units", "axis_labels")}
+        place |= {"metadata": layer.metadata, "visible": visible(layer)}
+        self._looks: tuple[str, ...] = _LABELS_LOOKS if isinstance(layer, Labels) else _IMAGE_LOOKS
+        if isinstance(layer, Labels):
+            self.copy: Layer = LinkedLabels(layer, features=layer.features, colormap=layer.colormap, **place)
+            self.copy.mouse_drag_callbacks.append(self._use_tool)
+        else:
+            self.copy = LinkedImage(layer.data, contrast_limits=layer.contrast_limits, **place)
+        self._slots: list[tuple[Any, Callable[..., Any]]] = []
+        self._follow_looks()
+        for name in (*self._looks, "scale", "translate"):
+            self._listen(getattr(layer.events, name), partial(self._follow, name))
+        self._listen(layer.events.data, self._take_data)
+        if isinstance(layer, Labels):
+            for name in _BACK:
+                self._listen(getattr(self.copy.events, name), partial(self._lead, name))
+
+    def _listen(self, emitter: Any, slot: Callable[..., Any]) -> None:
+        emitter.connect(slot)
+        self._slots.append((emitter, slot))
+
+    def _follow(self, name: str, _event: object = None) -> None:
+        value = self._visible(self.layer) if name == "visible" else getattr(self.layer, name)
+        if not np.array_equal(getattr(self.copy, name), value):
+            setattr(self.copy, name, value)
+
+    def _follow_looks(self) -> None:
+        for name in self._looks:
+            self._follow(name)
+
+    def _take_data(self, _event: object = None) -> None:
+        if self.copy.data is not self.layer.data:
+            self.copy.data = self.layer.data
+            self.copy.metadata = self.layer.metadata
+            # napari makes a layer editable that gets other data.
+            self._follow_looks()
+
+    def _lead(self, name: str, _event: object = None) -> None:
+        value = getattr(self.copy, name)
+        if getattr(self.layer, name) != value:
+            setattr(self.layer, name, value)
+
+    def show_or_hide(self) -> None:
+        """Look again whether the view shows the layer."""
+        self._follow("visible")
+
+    def _use_tool(self, _copy: Layer, event: Any) -> Iterator[None]:
+        """Let a tool of ours that waits for the mouse on the main layer have it here."""
+        own = set(Labels._drag_modes.values())
+        for callback in [one for one in self.layer.mouse_drag_callbacks if one not in own]:
+            yield from callback(self.copy, event) or ()
+
+    def close(self) -> None:
+        """Follow no longer."""
+        for emitter, slot in self._slots:
+            emitter.disconnect(slot)
+        self._slots.clear()
+
+
+class Cross:
+    """Thin lines through a point of a canvas.
+
+    Parameters
+    ----------
+    canvas : QtViewer
+    """
+
+    def __init__(self, canvas: QtViewer) -> None:
+        self._line = Line(
+            pos=np.zeros((4, 2), np.float32), connect="segments", color=CROSS_COLOUR, parent=canvas.canvas.view.scene
+        )
+        self._line.order = 1_000_000
+        self._line.set_gl_state("translucent", depth_test=False)
+        self._line.visible = False
+
+    def show(self, down: float, right: float, arm_mm: float = FAR_MM) -> None:
+        """Show it at a point of the world, along the axes that run down and to the right."""
+        ends = [(right - arm_mm, down), (right + arm_mm, down), (right, down - arm_mm), (right, down + arm_mm)]
+        self._line.set_data(pos=np.array(ends, np.float32))
+        self._line.visible = True
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is to be seen."""
+        return bool(self._line.visible)
+
+    def hide(self) -> None:
+        """Hide it."""
+        if self._line.visible:
+            self._line.visible = False
+
+    def remove(self) -> None:
+        """Take it out of the canvas."""
+        self._line.parent = None
+
+
+# ------------------------------------------------------------------------------------------------------- one view
+
+
+class LinkedView(QWidget):
+    """One further view of the main viewer's layers.
+
+    Parameters
+    ----------
+    images : callable
+        Gives the layers of the main viewer of which only `image` is shown.
+    has_slider : bool
+        Whether it has a slider for its slices.
+    """
+
+    #: Voxels (start, stop) along the axes 0 to 2 that were painted here, on which layer of the main viewer.
+    painted = Signal(object, object)
+    #: A point (3,) of the world that was clicked.
+    clicked = Signal(object)
+    #: Where the mouse is in the world (3,), and whether the views shall go there; None: it has left.
+    hovered = Signal(object, bool)
+    #: The slice was moved here: axis and place in mm.
+    scrolled = Signal(int, float)
+    #: The camera was moved here.
+    zoomed = Signal()
+    #: A button of the mouse went down (True), or up again.
+    pressed = Signal(bool)
+
+    def __init__(
+        self, images: Callable[[], Sequence[Layer]], parent: QWidget | None = None, *, has_slider: bool = False
+    ) -> None:
+        super().__init__(parent)
+        #: Key of `layers.PLANES` that it shows; empty: that of the main canvas.
+        self.plane = ""
+        self._images = images
+        #: Name of the one image that it shows; empty: those that the main canvas shows.
+        self.image = ""
+        self.twins: dict[Layer, Twin] = {}
+        self.model = ViewerModel()
+        self.model.scene.camera.orientation = CAMERA
+        self.canvas = QtViewer(self.model)
+        self.canvas.setAcceptDrops(False)
+        # Keys go to the main canvas, whose layers they are for.
+        for widget in (self.canvas, self.canvas.canvas.native):
+            widget.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.canvas.dims.setVisible(has_slider)
+        self.cross, self.ghost = Cross(self.canvas), Cross(self.canvas)
+        #: Whether the camera was moved by hand; until then the whole slice is shown.
+        self.is_moved = False
+        self._quiet = 0
+        self._camera: tuple[Any, ...] = ()
+        self._title = TextOverlay(position="top_left", font_size=9, box=False, visible=True)
+        self.model.canvas.overlays["seg3d_title"] = self._title
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.canvas)
+        camera, dims = self.model.scene.camera.events, self.model.dims.events
+        self._slots = (
+            (dims.point, self._dims_moved), (dims.order, self._turned), (camera.zoom, self._camera_moved),
+            (camera.center, self._camera_moved), (self.model.canvas.events.size, self._resized),
+            (self.model.cursor.events.position, self._mouse_moved),
+            (self.model.events.mouse_over_canvas, self._mouse_left),
+        )  # fmt: skip
+        for emitter, slot in self._slots:
+            emitter.connect(slot)
+        self.model.mouse_drag_callbacks.append(self._press)
+        self.model.mouse_move_callbacks.append(self._move)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Take what happens meanwhile for no act of the user."""
+        self._quiet += 1
+        try:
+            yield
+        finally:
+            self._quiet -= 1
+
+    def close_view(self) -> None:
+        """Give everything back; the widget can be deleted."""
+        for emitter, slot in self._slots:
+            emitter.disconnect(slot)
+        self.model.mouse_drag_callbacks.clear()
+        self.model.mouse_move_callbacks.clear()
+        for twin in self.twins.values():
+            twin.close()
+        self.twins.clear()
+        self.cross.remove()
+        self.ghost.remove()
+        self.canvas.close()
+
+    # Layers
+
+    def shows(self, layer: Layer) -> bool:
+        """Whether a layer of the main viewer is seen here."""
+        if self.image and layer in self._images():
+            return layer.name == self.image
+        return bool(layer.visible)
+
+    def set_layers(self, layers: Sequence[Layer], active: Layer | None, *, may_add: bool) -> int:
+        """Have a copy of each of the main viewer's layers that is seen, in their order.
+
+        Parameters
+        ----------
+        layers : sequence of napari.layers.Layer
+            Those that can be linked.
+        active : napari.layers.Layer or None
+            The one that the mouse is for.
+        may_add : bool
+            Whether one more copy may be made, which takes some time.
+
+        Returns
+        -------
+        int
+            How many copies are still missing.
+        """
+        with self.quiet():
+            self._remove([layer for layer in self.twins if layer not in layers])
+            missing = [layer for layer in layers if layer not in self.twins and self.shows(layer)]
+            if missing and may_add:
+                self._add(missing.pop(0))
+            for twin in self.twins.values():
+                twin.show_or_hide()
+            for place, layer in enumerate([layer for layer in layers if layer in self.twins]):
+                now = self.model.layers.index(self.twins[layer].copy)
+                if now != place:
+                    self.model.layers.move(now, place)
+            # napari makes a layer active that comes.
+            self.set_active(active)
+        return len(missing)
+
+    def _add(self, layer: Layer) -> None:
+        first = not self.twins
+        twin = self.twins[layer] = Twin(layer, self.shows)
+        if isinstance(layer, Labels):
+            twin.copy.events.labels_update.connect(partial(self._was_painted, layer))
+        self.model.layers.append(twin.copy)
+        if first:
+            self.is_moved = False
+            show_letters(self.model, font_size=10)
+
+    def _remove(self, layers: Sequence[Layer]) -> None:
+        # napari looks for garbage after each layer that leaves, after a batch once.
+        if layers:
+            make_current(self.canvas)
+        with self.model.layers.batched_update() if layers else contextlib.nullcontext():
+            for layer in layers:
+                twin = self.twins.pop(layer)
+                twin.close()
+                self.model.layers.remove(twin.copy)
+
+    def set_active(self, layer: Layer | None) -> None:
+        """Let the mouse be for the copy of a layer."""
+        twin = None if layer is None else self.twins.get(layer)
+        self.model.layers.selection.active = None if twin is None else twin.copy
+
+    def _was_painted(self, layer: Labels, event: Any) -> None:
+        copy = self.twins[layer].copy
+        self.painted.emit(layer, painted_box(copy, event))
+
+    def refresh_labels(self, layer: Layer, box: Mapping[int, tuple[int, int]]) -> None:
+        """Draw labels again if what has changed, see `painted_box`, can be seen here."""
+        twin = self.twins.get(layer)
+        if twin is not None and twin.copy.visible and is_seen(twin.copy, box):
+            twin.copy.refresh(extent=False, thumbnail=False, highlight=False)
+
+    # Place and camera
+
+    def follow(self, order: tuple[int, ...], point: Sequence[float]) -> None:
+        """Show the slice through a point (3,) of the world; `order` is that of the main canvas's axes."""
+        dims = self.model.dims
+        if dims.ndim != 3:
+            return
+        with self.quiet():
+            wanted = PLANES[self.plane] if self.plane else order
+            turned = dims.order != wanted
+            if turned:
+                dims.order = wanted
+            axis = dims.order[0]
+            if abs(dims.point[axis] - point[axis]) > 1e-6:
+                dims.set_point(axis, point[axis])
+            self._title.text = self._words()
+        if turned:
+            self.fit()
+
+    def _words(self) -> str:
+        step = self.model.dims.current_step[self.model.dims.order[0]]
+        return f"{self.plane} {step}" if self.plane else self.image
+
+    def _turned(self) -> None:
+        show_letters(self.model, font_size=10)
+
+    def show_cross(self, point: Sequence[float] | None) -> None:
+        """Show the crosshair at a point (3,) of the world, or none."""
+        if point is None or self.model.dims.ndim != 3:
+            self.cross.hide()
+        else:
+            down, right = self.model.dims.displayed
+            self.cross.show(point[down], point[right])
+
+    def show_ghost(self, point: Sequence[float] | None) -> None:
+        """Show where the mouse is in another view."""
+        if point is None or self.model.dims.ndim != 3:
+            self.ghost.hide()
+        else:
+            down, right = self.model.dims.displayed
+            self.ghost.show(point[down], point[right], ARM_PIXELS / self.model.scene.camera.zoom)
+
+    def fit(self) -> None:
+        """Show the whole slice."""
+        with self.quiet():
+            self.is_moved = False
+            self.model.reset_view()
+            self._camera = self._camera_now()
+
+    def follow_camera(self, main: ViewerModel) -> None:
+        """Show the same place as another canvas, as large as either is: whole where that shows the whole slice."""
+        with self.quiet():
+            own = self.model.scene.camera
+            own.center = main.scene.camera.center
+            own.zoom = main.scene.camera.zoom * self.scale_to(main)
+            self._camera = self._camera_now()
+
+    def scale_to(self, main: ViewerModel) -> float:
+        """How much larger the whole slice can be here than on another canvas."""
+        extent = self.model.layers.extent
+        slice_mm = (extent.world[1] - extent.world[0] + extent.step)[list(self.model.dims.displayed)]
+        here, there = (float(np.min(np.divide(one.canvas.size, slice_mm))) for one in (self.model, main))
+        return here / there
+
+    def keep_in_view(self, point: Sequence[float]) -> None:
+        """Move the camera if a point (3,) of the world is not inside the canvas."""
+        bring_into_view(self.model, point, 0.5, self.quiet())
+
+    def _camera_now(self) -> tuple[Any, ...]:
+        camera = self.model.scene.camera
+        return (*camera.center[-2:], camera.zoom)
+
+    def _camera_moved(self) -> None:
+        now = self._camera_now()
+        # Drawing alone sends back what was set, in fewer digits.
+        if not self._quiet and not (self._camera and np.allclose(now, self._camera, rtol=1e-3, atol=1e-2)):
+            self.is_moved = True
+            self._camera = now
+            self.zoomed.emit()
+
+    def _resized(self) -> None:
+        if not self.is_moved and self.plane:
+            self.fit()
+        elif not self.plane:
+            self.zoomed.emit()
+
+    # The mouse
+
+    def _dims_moved(self) -> None:
+        axis = self.model.dims.order[0]
+        if not self._quiet and self.model.dims.ndim == 3:
+            self.scrolled.emit(axis, float(self.model.dims.point[axis]))
+
+    def _press(self, model: ViewerModel, event: Any) -> Iterator[None]:
+        self.pressed.emit(True)
+        yield from click(model, event, self.clicked.emit)
+        # The layer hears of it after the viewer: a tool may only now take what was drawn.
+        QTimer.singleShot(0, partial(self.pressed.emit, False))
+
+    def _move(self, _model: ViewerModel, event: Any) -> None:
+        if "Shift" in event.modifiers and not event.is_dragging:
+            self.hovered.emit(tuple(event.position), True)
+
+    def _mouse_moved(self) -> None:
+        self.hovered.emit(self.model.cursor.position, False)
+
+    def _mouse_left(self) -> None:
+        if not self.model.mouse_over_canvas:
+            self.hovered.emit(None, False)
+
+
+def make_current(canvas: QtViewer) -> None:
+    """Let OpenGL's next commands be for a canvas.
+
+    napari sends some when layers leave, to whichever canvas was drawn last: with several of them it would delete what
+    another one draws with, which crashes.
+    """
+    canvas.canvas._scene_canvas.set_current()
+
+
+def click(model: ViewerModel, event: Any, take: Callable[[tuple[float, ...]], object]) -> Iterator[None]:
+    """Take where the mouse was clicked, if the click is for no tool; a callback for the mouse in napari."""
+    active = model.layers.selection.active
+    free = active is None or (str(active.mode) == "pan_zoom" and active.mouse_pan)
+    meant = free and event.button == 1 and not event.modifiers and len(event.dims_displayed) == 2
+    start, position, dragged = np.asarray(event.pos), tuple(event.position), False
+    yield
+    while event.type == "mouse_move":
+        dragged = dragged or bool(np.abs(np.asarray(event.pos) - start).max() > CLICK_PIXELS)
+        yield
+    if meant and not dragged:
+        take(position[-3:])
+
+
+def painted_box(layer: Labels, event: Any) -> dict[int, tuple[int, int]]:
+    """Voxels (start, stop) by axis of a `labels_update` of a layer; axes without an entry may be touched anywhere."""
+    displayed = layer._slice_input.displayed
+    box = {
+        int(axis): (int(start), int(start) + int(length))
+        for axis, start, length in zip(displayed, event.offset, event.data.shape, strict=False)
+    }
+    if layer.n_edit_dimensions == 2:
+        box |= {axis: (index, index + 1) for axis, index in shown_slice(layer).items()}
+    return box
+
+
+def shown_slice(layer: Layer) -> dict[int, int]:
+    """Index of the slice that a layer shows, by axis."""
+    point = np.round(layer.world_to_data(layer._slice_input.world_slice.point)).astype(int)
+    return {int(axis): int(point[axis]) for axis in layer._slice_input.not_displayed}
+
+
+def is_seen(layer: Layer, box: Mapping[int, tuple[int, int]]) -> bool:
+    """Whether a change can be seen in the slice that a layer shows."""
+    return all(box[axis][0] <= index < box[axis][1] for axis, index in shown_slice(layer).items() if axis in box)
+
+
+def bring_into_view(model: ViewerModel, point: Sequence[float], reach: float, around: Any) -> None:
+    """Move a camera if a point of the world is further than `reach` of the canvas from the middle of it."""
+    dims, camera = model.dims, model.scene.camera
+    away = [point[axis] - centre for axis, centre in zip(dims.order[-2:], camera.center[-2:], strict=True)]
+    if any(abs(mm) * camera.zoom > reach * size for mm, size in zip(away, model.canvas.size, strict=True)):
+        with around:
+            camera.center = (camera.center[0], *(point[axis] for axis in dims.order[-2:]))
+
+
+# ------------------------------------------------------------------------------------------------ all views together
+
+
+class LinkedViews(QWidget):
+    """The views beside the main canvas, kept in step with it and with each other.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    images : callable
+        Gives the images of the open case, of which the main canvas shows one at a time.
+    held : callable
+        Told the dims of the view in which the mouse is held down, and None when it is let go.
+    """
+
+    #: The dock was closed from outside.
+    left = Signal()
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        images: Callable[[], Sequence[Layer]],
+        held: Callable[[Any], object],
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.mode = ""
+        self.views: list[LinkedView] = []
+        self._viewer, self._images, self._held = viewer, images, held
+        self._slots: list[tuple[Any, Callable[..., Any]]] = []
+        self._of_layers: dict[Layer, list[tuple[Any, Callable[..., Any]]]] = {}
+        self._stale = True
+        self._changes: list[tuple[Layer, Mapping[int, tuple[int, int]]]] = []
+        self._stood: dict[Layer, tuple[Any, ...]] = {}
+        self._point: tuple[float, ...] = ()
+        self._wanted: tuple[float, ...] | None = None
+        self._mouse: tuple[float, ...] | None = None
+        self._mouse_in: object = None
+        self._refreshing = False
+        self._was_docked = False
+        self._build()
+        self._cross: Cross | None = Cross(viewer.window._qt_viewer)
+        self._ghost: Cross | None = Cross(viewer.window._qt_viewer)
+        self._pacer = Pacer(self, self._keep_up, SHORTEST_MS, LONGEST_MS, SHARE)
+        self._connect()
+
+    def _build(self) -> None:
+        self._words = QLabel()
+        self._words.setWordWrap(True)
+        self._words.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._row = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._row.setContentsMargins(0, 0, 0, 0)
+        self._row.setSpacing(2)
+        holder = QWidget()
+        holder.setLayout(self._row)
+        self._pages = QStackedWidget()
+        self._pages.addWidget(self._words)
+        self._pages.addWidget(holder)
+        hint = quiet_label(_HINT)
+        hint.setWordWrap(False)
+        self.crosshair = QCheckBox("Crosshair")
+        self.crosshair.setToolTip("Show lines through the point at which all views stand")
+        self.crosshair.setChecked(True)
+        self.crosshair.toggled.connect(lambda _: self._place_changed())
+        fit = QPushButton("Fit")
+        fit.setToolTip("Show the whole slice in every view")
+        fit.clicked.connect(lambda _=False: self.fit())
+        line = QHBoxLayout()
+        line.setContentsMargins(4, 0, 4, 0)
+        line.addWidget(hint, 1)
+        line.addWidget(self.crosshair)
+        line.addWidget(fit)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(line)
+        layout.addWidget(self._pages, 1)
+
+    def _connect(self) -> None:
+        viewer = self._viewer
+        dims, layers, camera = viewer.dims.events, viewer.layers.events, viewer.scene.camera.events
+        for emitter, slot in (
+            (layers.inserted, self._layers_changed), (layers.removed, self._layers_changed),
+            (layers.reordered, self._layers_changed), (dims.ndisplay, self._layers_changed),
+            (dims.order, self._layers_changed), (dims.point, self._place_changed),
+            (camera.center, self._camera_moved), (camera.zoom, self._camera_moved),
+            (viewer.canvas.events.size, self._camera_moved), (viewer.cursor.events.position, self._mouse_moved),
+            (viewer.events.mouse_over_canvas, self._mouse_left),
+            (viewer.layers.selection.events.active, self._active_changed),
+        ):  # fmt: skip
+            emitter.connect(slot)
+            self._slots.append((emitter, slot))
+        for emitter in (layers.removed, layers.end_batch):
+            emitter.connect(self._before_layers_leave, position="first")
+            self._slots.append((emitter, self._before_layers_leave))
+        viewer.mouse_drag_callbacks.append(self._click)
+        viewer.mouse_move_callbacks.append(self._move)
+
+    # Opening and closing
+
+    def show_mode(self, mode: str) -> None:
+        """Show the other planes (`PLANES_MODE`) or the other images (`IMAGES_MODE`)."""
+        if mode != self.mode:
+            self._remove_views()
+            self._hide_crosses()
+            self.mode = mode
+            self.crosshair.setVisible(mode == PLANES_MODE)
+        self._layers_changed()
+        self._keep_up()
+
+    @property
+    def words(self) -> str:
+        """What is said instead of views; empty if there are some."""
+        return str(self._words.text())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is still to be shown."""
+        return self._stale or self._pacer.is_due
+
+    def close_views(self) -> None:
+        """Give everything back and hear nothing more."""
+        for emitter, slot in self._slots:
+            emitter.disconnect(slot)
+        self._slots.clear()
+        for callbacks, one in (
+            (self._viewer.mouse_drag_callbacks, self._click),
+            (self._viewer.mouse_move_callbacks, self._move),
+        ):
+            if one in callbacks:
+                callbacks.remove(one)
+        for layer in list(self._of_layers):
+            self._forget(layer)
+        for cross in (self._cross, self._ghost):
+            if cross is not None:
+                cross.remove()
+        self._cross = self._ghost = None
+        self._remove_views()
+        self.mode = ""
+
+    def _remove_views(self, keep: int = 0) -> None:
+        for view in self.views[keep:]:
+            self._row.removeWidget(view)
+            view.close_view()
+            view.deleteLater()
+        del self.views[keep:]
+
+    def event(self, event: QEvent) -> bool:
+        """Notice that the dock was closed: napari takes its widget out."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._was_docked = True
+            elif self._was_docked:
+                self._was_docked = False
+                self.left.emit()
+        return bool(super().event(event))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Stand side by side where it is wide, else one below the other."""
+        super().resizeEvent(event)
+        wide = self.width() >= self.height()
+        self._row.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
+
+    # What is to be shown
+
+    def _before_layers_leave(self) -> None:
+        make_current(self._viewer.window._qt_viewer)
+
+    def _layers_changed(self) -> None:
+        self._stale = True
+        self._pacer.want()
+
+    def _active_changed(self) -> None:
+        active = self._viewer.layers.selection.active
+        for view in self.views:
+            view.set_active(active)
+
+    def _place_changed(self) -> None:
+        self._point = ()
+        self._pacer.want()
+
+    def _keep_up(self) -> None:
+        """Bring all views up to date."""
+        if not self.mode:
+            return
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            self.go_to(wanted)
+        if self._stale:
+            self._stale = False
+            self._arrange()
+        if not self.views:
+            return
+        self._follow_place()
+        self._draw_changes()
+        if self.mode == IMAGES_MODE:
+            self._follow_camera()
+            self._draw_ghosts()
+
+    def _arrange(self) -> None:
+        viewer = self._viewer
+        layers = [layer for layer in viewer.layers if can_be_linked(layer)]
+        for layer in [one for one in self._of_layers if one not in layers]:
+            self._forget(layer)
+        for layer in layers:
+            self._know(layer)
+        images = [layer for layer in self._images() if layer in layers]
+        words = _NOTHING if not layers or viewer.dims.ndim < 3 else _IN_3D if viewer.dims.ndisplay == 3 else ""
+        if not words and self.mode == IMAGES_MODE and len(images) < 2:
+            words = _ONE_IMAGE if images else _NOTHING
+        self._words.setText(words)
+        self._pages.setCurrentIndex(0 if words else 1)
+        if words:
+            self._remove_views()
+            self._hide_crosses()
+            return
+        missing = self._make_views(self._wanted_views(images))
+        active = viewer.layers.selection.active
+        for view in self.views:
+            was_empty = not view.twins
+            missing += view.set_layers(layers, active, may_add=not missing)
+            view.follow(self._order(), self._here())
+            if was_empty and view.plane and view.twins:
+                view.fit()
+        self._point = ()
+        if missing:
+            # One at a time: between two the window answers the user.
+            self._stale = True
+            self._pacer.want()
+
+    def _linked_images(self) -> Sequence[Layer]:
+        return self._images() if self.mode == IMAGES_MODE else ()
+
+    def _wanted_views(self, images: Sequence[Layer]) -> list[str]:
+        """Return the planes or images of the views: all but that of the main canvas."""
+        if self.mode == PLANES_MODE:
+            return [plane for plane, order in PLANES.items() if order[0] != self._order()[0]]
+        shown = [layer.name for layer in images if layer.visible][-1:]
+        return [layer.name for layer in images if layer.name not in shown]
+
+    def _make_views(self, wanted: Sequence[str]) -> int:
+        """Make one more view if it is wanted, and return how many are still missing."""
+        self._remove_views(len(wanted))
+        if len(self.views) < len(wanted):
+            self._add_view()
+        # What goes on being shown keeps its place.
+        before = [view.plane or view.image for view in self.views]
+        coming = [name for name in wanted if name not in before]
+        for view, name in zip(self.views, before, strict=True):
+            view.plane, view.image = "", ""
+            name = name if name in wanted else coming.pop(0)
+            if self.mode == PLANES_MODE:
+                view.plane = name
+            else:
+                view.image = name
+        return len(wanted) - len(self.views)
+
+    def _add_view(self) -> None:
+        view = LinkedView(self._linked_images, self, has_slider=self.mode == PLANES_MODE)
+        view.painted.connect(self._changed)
+        view.clicked.connect(self.go_to)
+        view.hovered.connect(partial(self._hovered, view))
+        view.scrolled.connect(self._scrolled)
+        view.zoomed.connect(partial(self._zoomed, view))
+        view.pressed.connect(partial(self._pressed, view))
+        self._row.addWidget(view, 1)
+        self.views.append(view)
+
+    # Place
+
+    def _order(self) -> tuple[int, ...]:
+        dims = self._viewer.dims
+        before = dims.ndim - 3
+        return tuple(int(axis) - before for axis in dims.order[-3:])
+
+    def _here(self) -> tuple[float, ...]:
+        return tuple(self._viewer.dims.point[-3:])
+
+    def go_to(self, point: Sequence[float]) -> None:
+        """Let all views stand at the voxel nearest to a point (3,) of the world."""
+        dims = self._viewer.dims
+        axes = tuple(range(dims.ndim - 3, dims.ndim))
+        steps = []
+        for axis, mm in zip(axes, point[-3:], strict=True):
+            start, _, step = dims.range[axis]
+            steps.append(int(np.clip(round((mm - start) / step), 0, dims.nsteps[axis] - 1)))
+        dims.set_current_step(axes, tuple(steps))
+
+    def _scrolled(self, axis: int, mm: float) -> None:
+        self._viewer.dims.set_point(self._viewer.dims.ndim - 3 + axis, mm)
+
+    def _follow_place(self) -> None:
+        here = self._here()
+        if here == self._point:
+            return
+        self._point = here
+        crossed = self.mode == PLANES_MODE and self.crosshair.isChecked()
+        for view in self.views:
+            view.follow(self._order(), here)
+            view.show_cross(here if crossed else None)
+            if view.plane and view.is_moved:
+                view.keep_in_view(here)
+        if self._cross is not None:
+            if crossed and self._viewer.dims.ndisplay == 2:
+                down, right = self._viewer.dims.order[-2:]
+                before = self._viewer.dims.ndim - 3
+                self._cross.show(here[down - before], here[right - before])
+            else:
+                self._cross.hide()
+
+    def _hide_crosses(self) -> None:
+        for cross in (self._cross, self._ghost):
+            if cross is not None:
+                cross.hide()
+
+    # Camera
+
+    def fit(self) -> None:
+        """Show the whole slice everywhere."""
+        if self.mode == IMAGES_MODE:
+            self._viewer.reset_view()
+        for view in self.views:
+            view.fit()
+        self._camera_moved()
+
+    def _camera_moved(self) -> None:
+        if self.mode == IMAGES_MODE:
+            self._pacer.want()
+
+    def _zoomed(self, view: LinkedView) -> None:
+        if self.mode == IMAGES_MODE and view.is_moved:
+            view.is_moved = False
+            own, main = view.model.scene.camera, self._viewer.scene.camera
+            main.center = own.center
+            main.zoom = own.zoom / view.scale_to(self._viewer)
+        self._camera_moved()
+
+    def _follow_camera(self) -> None:
+        for view in self.views:
+            if view.twins:
+                view.follow_camera(self._viewer)
+
+    # The mouse
+
+    def _click(self, viewer: Viewer, event: Any) -> Iterator[None]:
+        yield from click(viewer, event, self.go_to)
+
+    def _move(self, viewer: Viewer, event: Any) -> None:
+        if viewer.dims.ndisplay == 2:
+            self._hovered(viewer, tuple(event.position)[-3:], "Shift" in event.modifiers and not event.is_dragging)
+
+    def _mouse_moved(self) -> None:
+        self._hovered(self._viewer, tuple(self._viewer.cursor.position)[-3:], False)
+
+    def _mouse_left(self) -> None:
+        if not self._viewer.mouse_over_canvas:
+            self._hovered(self._viewer, None, False)
+
+    def _hovered(self, where: object, point: tuple[float, ...] | None, go: bool) -> None:
+        if point is not None and len(point) != 3:
+            return
+        if go:
+            self._wanted = point
+            self._pacer.want()
+        if self.mode == IMAGES_MODE and (point is not None or where is self._mouse_in):
+            self._mouse, self._mouse_in = point, where
+            self._pacer.want()
+
+    def _draw_ghosts(self) -> None:
+        for view in self.views:
+            view.show_ghost(None if view is self._mouse_in else self._mouse)
+        if self._ghost is None:
+            return
+        if self._mouse is None or self._mouse_in is self._viewer:
+            self._ghost.hide()
+        else:
+            down, right = self._order()[-2:]
+            arm_mm = ARM_PIXELS / self._viewer.scene.camera.zoom
+            self._ghost.show(self._mouse[down], self._mouse[right], arm_mm)
+
+    def _pressed(self, view: LinkedView, down: bool) -> None:
+        self._held(view.model.dims if down else None)
+        if down:
+            # Keys are for the main viewer, where its layers are.
+            self._viewer.window._qt_viewer.canvas.native.setFocus()
+
+    # Voxels
+
+    def _know(self, layer: Layer) -> None:
+        if layer in self._of_layers:
+            return
+        slots: list[tuple[Any, Callable[..., Any]]] = [(layer.events.visible, self._layers_changed)]
+        if isinstance(layer, Labels):
+            slots += [
+                (layer.events.labels_update, partial(self._was_painted, layer)),
+                (layer.events.set_data, partial(self._was_drawn, layer)),
+            ]
+        for emitter, slot in slots:
+            emitter.connect(slot)
+        self._of_layers[layer] = slots
+        self._stood[layer] = self._standing()
+
+    def _forget(self, layer: Layer) -> None:
+        for emitter, slot in self._of_layers.pop(layer):
+            emitter.disconnect(slot)
+        self._stood.pop(layer, None)
+        self._changes = [change for change in self._changes if change[0] is not layer]
+
+    def _was_painted(self, layer: Labels, event: Any) -> None:
+        self._changed(layer, painted_box(layer, event))
+
+    def _standing(self) -> tuple[Any, ...]:
+        dims = self._viewer.dims
+        return (dims.point, dims.order, dims.ndisplay)
+
+    def _was_drawn(self, layer: Labels, _event: object = None) -> None:
+        """Notice what changes voxels and says no more than that a layer was drawn: undo, a map that is made anew."""
+        standing = self._standing()
+        moved, self._stood[layer] = self._stood.get(layer) != standing, standing
+        if not moved and not self._refreshing:
+            self._changed(layer, {})
+
+    def _changed(self, layer: Layer, box: Mapping[int, tuple[int, int]]) -> None:
+        self._changes.append((layer, box))
+        self._pacer.want()
+
+    def _draw_changes(self) -> None:
+        changes, self._changes = self._changes, []
+        whole: dict[Layer, Mapping[int, tuple[int, int]]] = {}
+        for layer, box in changes:
+            whole[layer] = box if layer not in whole else _around(whole[layer], box)
+        self._refreshing = True
+        try:
+            for layer, box in whole.items():
+                for view in self.views:
+                    view.refresh_labels(layer, box)
+                if layer in self._viewer.layers and layer.visible and is_seen(layer, box):
+                    layer.refresh(extent=False, thumbnail=False, highlight=False)
+        finally:
+            self._refreshing = False
+
+
+def _around(one: Mapping[int, tuple[int, int]], other: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """Box around two changes; an axis that one of them does not limit is not limited."""
+    return {
+        axis: (min(one[axis][0], other[axis][0]), max(one[axis][1], other[axis][1])) for axis in one if axis in other
+    }
+
+
+class LinkedViewsDock(QObject):
+    """Opens and closes the views of one viewer, in a dock below its canvas.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    images : callable
+        As of `LinkedViews`.
+    held : callable
+        As of `LinkedViews`.
+    """
+
+    #: Other views are shown, or none.
+    changed = Signal()
+
+    def __init__(
+        self, viewer: Viewer, images: Callable[[], Sequence[Layer]], held: Callable[[Any], object], parent: QObject
+    ) -> None:
+        super().__init__(parent)
+        self._viewer, self._images, self._held = viewer, images, held
+        self._dock: QWidget | None = None
+        self._corners: dict[Any, Any] = {}
+        self.views: LinkedViews | None = None
+
+    @property
+    def mode(self) -> str:
+        """What is shown; empty if no view is open."""
+        return "" if self.views is None else self.views.mode
+
+    def toggle(self, mode: str) -> None:
+        """Show the views of a mode, or close them if they are shown."""
+        if self.mode == mode and self._dock is not None and self._dock.isVisible():
+            self.close()
+        else:
+            self.open(mode)
+
+    def open(self, mode: str) -> None:
+        """Show the views of a mode."""
+        if self.views is None:
+            self._make()
+        if self.views is not None and self._dock is not None:
+            self._dock.show()
+            self.views.show_mode(mode)
+        self.changed.emit()
+
+    def _make(self) -> None:
+        window = self._viewer.window._qt_window
+        self._keep_field_of_view()
+        # The docks at the sides stay as high as they are: the views stand below the canvas alone.
+        for corner, side in (
+            (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
+            (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
+        ):
+            self._corners[corner] = window.corner(corner)
+            window.setCorner(corner, side)
+        self.views = LinkedViews(self._viewer, self._images, self._held)
+        self._dock = self._viewer.window.add_dock_widget(self.views, name="Linked views", area="bottom")
+        # A canvas that moves to a window of its own loses what it has drawn.
+        self._dock.setFeatures(self._dock.features() & ~self._dock.DockWidgetFeature.DockWidgetFloatable)
+        window.resizeDocks([self._dock], [round(HEIGHT_SHARE * window.height())], Qt.Orientation.Vertical)
+        self.views.left.connect(self._left)
+
+    def _keep_field_of_view(self) -> None:
+        """Let the main canvas, which is given another size now, show what it shows."""
+        canvas, camera = self._viewer.canvas, self._viewer.scene.camera
+        before, zoom = np.array(canvas.size, float), camera.zoom
+
+        def keep() -> None:
+            camera.zoom = zoom * float(np.min(canvas.size / before))
+
+        canvas.events.size.connect(keep)
+        QTimer.singleShot(SETTLED_MS, lambda: canvas.events.size.disconnect(keep))
+
+    def _left(self) -> None:
+        # Qt is in the middle of closing the dock.
+        QTimer.singleShot(0, self.close)
+
+    def close(self) -> None:
+        """Close the views and give back what they took."""
+        views, dock = self.views, self._dock
+        self.views = self._dock = None
+        if views is None:
+            return
+        self._held(None)
+        with contextlib.suppress(RuntimeError, AttributeError):
+            self._keep_field_of_view()
+        # At the end of the program Qt deletes its objects in an order of its own.
+        with contextlib.suppress(RuntimeError):
+            views.left.disconnect(self._left)
+        with contextlib.suppress(RuntimeError):
+            views.close_views()
+        with contextlib.suppress(RuntimeError, LookupError, AttributeError):
+            if views.parent() is not None and dock is not None:
+                self._viewer.window.remove_dock_widget(dock)
+        with contextlib.suppress(RuntimeError, AttributeError):
+            views.deleteLater()
+            for corner, area in self._corners.items():
+                self._viewer.window._qt_window.setCorner(corner, area)
+        with contextlib.suppress(RuntimeError):
+            self.changed.emit()
