@@ -53,7 +53,7 @@ KEYS: Mapping[str, Key] = {
     "stronger": Key("Shift-O", LOOK, "Labels stronger"),
     "all_planes": Key("A", LOOK, "The other two planes below the canvas, or close them"),
     "all_images": Key("U", LOOK, "The other images of the case below the canvas, or close them"),
-    "window_level": Key("Shift-V", LOOK, "Window and level by dragging over the image, or no longer"),
+    "window_level": Key("Shift-K", LOOK, "Window and level by dragging over the image, or no longer"),
     "next_image": Key("I", LOOK, "Next image (modality)"),
     "next_label": Key("W", LOOK, "Next label to paint with"),
     "previous_label": Key("Q", LOOK, "Label before"),
