@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +52,8 @@ class Correction:
         Of the file.
     voxels : int, optional
         How many voxels have another label than in the parent.
+    parents : tuple of str
+        All that it was made of, if it is more than one: a consensus of two raters.
     """
 
     version: int
@@ -63,6 +65,7 @@ class Correction:
     changed: Mapping[int, tuple[int, int]] | None = None
     sha256: str = ""
     voxels: int | None = None
+    parents: tuple[str, ...] = ()
 
 
 def save_correction(
@@ -73,6 +76,7 @@ def save_correction(
     based_on: LabelMap | None = None,
     author: str = "",
     seconds: float = 0.0,
+    parents: Sequence[str | Path] = (),
 ) -> Path:
     """Save a label map as the next version of a case, and return its path.
 
@@ -88,6 +92,8 @@ def save_correction(
     author : str
     seconds : float
         Time spent on it.
+    parents : sequence of str or Path
+        Of a consensus, the files that it was made of (or what they are called).
 
     Raises
     ------
@@ -108,7 +114,7 @@ def save_correction(
     except OSError as error:
         raise FileError(f"The folder {target} cannot be made: {error.strerror}.") from error
     path = _write_next(target, label_map)
-    facts = {
+    facts: dict[str, Any] = {
         "case": case_id,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "author": author,
@@ -118,6 +124,8 @@ def save_correction(
         "voxels": int(np.count_nonzero(label_map.data if based_on is None else label_map.data != based_on.data)),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+    if parents:
+        facts["parents"] = [_shown(one, folder) if isinstance(one, Path) else one for one in parents]
     write_text_whole(_sidecar(path), json.dumps(facts, indent=1) + "\n")
     return path
 
@@ -199,7 +207,10 @@ def _correction(version: int, path: Path) -> Correction:
         changed = {int(value): (int(plus), int(minus)) for value, (plus, minus) in facts["changed"].items()}
         texts = {name: str(facts[name]) for name in ("date", "author", "parent", "sha256")}
         voxels = int(facts["voxels"]) if "voxels" in facts else None
-        return Correction(version, path, seconds=float(facts["seconds"]), changed=changed, voxels=voxels, **texts)
+        parents = tuple(str(parent) for parent in facts.get("parents", ()))
+        return Correction(
+            version, path, seconds=float(facts["seconds"]), changed=changed, voxels=voxels, parents=parents, **texts
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(
             f"The history in {sidecar} is damaged ({error!r}); the label map beside it is untouched."

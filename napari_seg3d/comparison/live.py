@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..cases.labels import Region
 from ..errors import CorrectionError, GeometryError
 from ..volumes.volume import Label, LabelMap
 from .difference import ADDED, MISSED, WRONG_CLASS, Disagreement, places_in
-from .overlap import dice, joint_histogram
+from .overlap import dice, joint_histogram, kappa
 from .surface import common_box
 
 #: Places of voxels: ``array[indices]`` picks them.
@@ -68,6 +69,56 @@ class Edit:
         """The smallest box that holds them."""
         x, y, z = (slice(int(places.min()), int(places.max()) + 1) for places in self.indices)
         return x, y, z
+
+
+class LiveVolumes:
+    """The volumes of a label map that is being edited and has nothing to be compared with.
+
+    Parameters
+    ----------
+    edited : LabelMap
+        As it is now; only counted.
+    loaded : LabelMap, optional
+        What the changes are measured against; by default `edited`.
+
+    Examples
+    --------
+    >>> from napari_seg3d.volumes.geometry import Geometry
+    >>> label_map = LabelMap(np.ones((2, 3, 4), np.uint8), Geometry((2, 3, 4), np.diag([5.0, 5, 40, 1])))
+    >>> live = LiveVolumes(label_map)
+    >>> live.changed(old=np.array([1, 1, 1]), new=np.array([2, 0, 2]))
+    >>> [(one.name, one.volume_ml, one.change_ml) for one in live.volumes()]
+    [('label 1', 21.0, -3.0), ('label 2', 2.0, 2.0)]
+    """
+
+    def __init__(self, edited: LabelMap, loaded: LabelMap | None = None) -> None:
+        self._table = edited.table
+        self._voxel_ml = edited.geometry.voxel_volume_ml
+        self._sizes = _value_counts(edited.data)
+        self._loaded = dict(self._sizes) if loaded is None else _value_counts(loaded.data)
+
+    def changed(self, old: NDArray[Any], new: NDArray[Any]) -> None:
+        """Take over an edit: the labels before and after of the voxels that it changed."""
+        for labels, sign in ((old, -1), (new, 1)):
+            for value, count in _value_counts(labels).items():
+                self._sizes[value] = self._sizes.get(value, 0) + sign * count
+
+    def volumes(self) -> tuple[LiveScore, ...]:
+        """Return the volume of every label, and how much more that is than was loaded; `dice` is not a number."""
+        found = {value for sizes in (self._sizes, self._loaded) for value, count in sizes.items() if count}
+        ml = self._voxel_ml
+        return tuple(
+            LiveScore(
+                name=label.name,
+                values=(label.value,),
+                color=label.color,
+                dice=nan,
+                volume_ml=self._sizes.get(label.value, 0) * ml,
+                change_ml=(self._sizes.get(label.value, 0) - self._loaded.get(label.value, 0)) * ml,
+                other_ml=nan,
+            )
+            for label in self._table.covering(sorted(found - {0}))
+        )
 
 
 class LiveComparison:
@@ -168,6 +219,18 @@ class LiveComparison:
     def left_ml(self) -> float:
         """Volume of all that still disagrees."""
         return int(self._profiles[0].sum()) * self.geometry.voxel_volume_ml
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa of the two maps as two raters, see `overlap.kappa`."""
+        used = {pair: count for pair, count in self._pairs.items() if count}
+        values = sorted({value for pair in used for value in divmod(pair, _PAIR)})
+        place = {value: number for number, value in enumerate(values)}
+        counts = np.zeros((len(values), len(values)), np.int64)
+        for pair, count in used.items():
+            ours, theirs = divmod(pair, _PAIR)
+            counts[place[ours], place[theirs]] = count
+        return kappa(counts)
 
     # ------------------------------------------------------------------------------------------------ edits
 
@@ -363,8 +426,19 @@ def _by_slice(along: NDArray[np.intp], kinds: NDArray[np.uint8], slices: int) ->
 
 
 def _value_counts(data: NDArray[Any]) -> dict[int, int]:
-    values, counts = np.unique(data, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    """How many voxels each label has; of a volume only the part is looked through that is labelled."""
+    part = data
+    if data.ndim == 3:
+        part = data[common_box(data != 0) or (slice(0, 0),) * 3]
+    if part.dtype == np.uint8:
+        found = np.bincount(part.ravel("K"))
+        counts = {value: int(found[value]) for value in np.flatnonzero(found).tolist()}
+    else:
+        values, numbers = np.unique(part, return_counts=True)
+        counts = dict(zip(values.tolist(), numbers.tolist(), strict=True))
+    if data.size > part.size:
+        counts[0] = counts.get(0, 0) + data.size - part.size
+    return counts
 
 
 def _around(one: _Box, other: _Box) -> _Box:

@@ -62,6 +62,32 @@ def dice(true_positives: int, false_positives: int, false_negatives: int) -> flo
     return 2 * true_positives / sizes if sizes else 1.0
 
 
+def kappa(counts: NDArray[Any]) -> float:
+    """Cohen's kappa of two raters, background being a class (Cohen 1960, doi:10.1177/001316446002000104).
+
+    Parameters
+    ----------
+    counts : (labels, labels) integer ndarray
+        Voxels by the label of the first and of the second rater.
+
+    Returns
+    -------
+    float
+        1 where both used one and the same label throughout: nothing could have been left to chance.
+
+    Examples
+    --------
+    >>> round(kappa(np.array([[20, 5], [10, 15]])), 2)
+    0.4
+    """
+    total = int(counts.sum())
+    if not total:
+        return 1.0
+    agreed = float(np.trace(counts)) / total
+    by_chance = float(counts.sum(axis=0) / total @ (counts.sum(axis=1) / total))
+    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else 1.0
+
+
 def overlap(
     predicted: NDArray[Any], truth: NDArray[Any], classes: Iterable[int | Label | Region]
 ) -> tuple[Overlap, ...]:

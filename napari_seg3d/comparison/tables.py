@@ -64,11 +64,12 @@ def as_csv(table: Table) -> str:
     writer.writerow(_COLUMNS)
     for case in table.cases:
         for score in (*case.by_label, *case.by_region):
-            writer.writerow([_cell(column(case, score)) for column in _COLUMNS.values()])
+            writer.writerow([cell(column(case, score)) for column in _COLUMNS.values()])
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Return a value as a cell of a CSV table; what a spreadsheet would run is made harmless by an apostrophe."""
     if isinstance(value, float):
         return "" if isnan(value) else f"{value:.6g}"
     # Spreadsheets run what begins like this, and case names come from files that anybody may have named.

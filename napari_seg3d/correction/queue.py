@@ -20,7 +20,7 @@ from ..cases.case import CaseFiles
 from ..cases.checked import VoxelBox, checked_mask, read_checked
 from ..cases.corrections import Correction, versions
 from ..cases.names import natural_key
-from ..comparison.overlap import joint_histogram, overlap
+from ..comparison.overlap import joint_histogram, kappa, overlap
 from ..errors import CorrectionError, FileError, GeometryError
 from ..volumes.atomic import write_text_whole
 from ..volumes.files import inspect_file
@@ -464,17 +464,7 @@ def agreement(first: LabelMap, second: LabelMap) -> Agreement:
         {label.name: float(sums[place[label.value]]) * voxel_ml if label.value in place else 0.0 for label in table}
         for sums in (counts.sum(axis=1), counts.sum(axis=0))
     )
-    return Agreement(by_label, _kappa(counts), first_ml, second_ml)
-
-
-def _kappa(counts: NDArray[np.int64]) -> float:
-    total = int(counts.sum())
-    if not total:
-        return 1.0
-    agreed = float(np.trace(counts)) / total
-    by_chance = float(counts.sum(axis=0) / total @ (counts.sum(axis=1) / total))
-    # Both used one and the same label throughout: nothing could have been left to chance.
-    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else 1.0
+    return Agreement(by_label, kappa(counts), first_ml, second_ml)
 
 
 def _read(path: Path) -> tuple[tuple[str, ...], dict[str, Review]]:

@@ -54,7 +54,9 @@ class Stop:
     words: str
 
 
-def disagreement_stops(places: Iterable[Disagreement], edited: LabelMap, other: LabelMap) -> tuple[Stop, ...]:
+def disagreement_stops(
+    places: Iterable[Disagreement], edited: LabelMap, other: LabelMap, *, raters: tuple[str, str] | None = None
+) -> tuple[Stop, ...]:
     """Return a stop for every disagreement, in the order given.
 
     Its label is the one that the other map has there most often, or, where that has background, the edited map.
@@ -65,13 +67,23 @@ def disagreement_stops(places: Iterable[Disagreement], edited: LabelMap, other: 
         From `napari_seg3d.comparison.live.LiveComparison.disagreements`, for example.
     edited, other : LabelMap
         The two maps.
+    raters : (str, str), optional
+        Whose maps they are, where neither is a truth. Nothing is "missed" or "added" then, but in one of them only.
     """
     table = other.table.covering(edited.table.values)
     stops = []
     for place in places:
         source = other if place.kind in (MISSED, WRONG_CLASS) else edited
         label = _most_frequent(source.data[place.indices])
-        stops.append(_stop(place, place.what, label, table))
+        stop = _stop(place, place.what, label, table)
+        if raters is not None:
+            names = [_named(_most_frequent(one.data[place.indices]), table) for one in (edited, other)]
+            who = list(zip(names, raters, strict=True))
+            where = f"only in {raters[place.kind == MISSED]}"
+            phrase = " but ".join(f"{name} in {rater}" for name, rater in who)
+            phrase = phrase if place.kind == WRONG_CLASS else f"{_named(label, table)} {where}"
+            stop = replace(stop, words=f"{phrase}, {_ml(place.volume_ml)}")
+        stops.append(stop)
     return tuple(stops)
 
 
@@ -197,11 +209,15 @@ def mend(stop: Stop, labels: NDArray[Any], *, where: Where = ANYWHERE) -> Change
 
 
 def _stop(place: Disagreement, kind: str, label: int, table: LabelTable) -> Stop:
-    name = table.covering([label] if label else [])[label].name if label else ""
+    name = _named(label, table)
     phrases = {ISLAND: f"island of {name}", HOLE: f"hole in {name}", BORDER: f"{name} at the border of the image"}
     phrase = phrases.get(kind, f"{kind} {name}".rstrip())
     words = f"{phrase}, {_ml(place.volume_ml)}"
     return Stop(kind, label, place.volume_ml, place.centre_voxel, place.box, place.indices, words)
+
+
+def _named(label: int, table: LabelTable) -> str:
+    return table.covering([label])[label].name if label else ""
 
 
 def _ml(volume_ml: float) -> str:

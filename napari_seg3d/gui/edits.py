@@ -131,18 +131,18 @@ class LayerEdits:
         """Change voxels as one step to undo; tell whether any did change."""
         if not len(change):
             return False
-        self._look()
+        self._catch_up()
         self._doing = change.what
         try:
             self._put(change)
-            self._look()
+            self._catch_up()
         finally:
             self._doing = STROKE
         return True
 
     def note(self, deed: Deed) -> None:
         """Take down what was done without changing a voxel: undo and redo come to it in its turn."""
-        self._look()
+        self._catch_up()
         # Without its history, napari knows of no steps at all.
         save = getattr(self.layer, "_save_history", None)
         if save is None:
@@ -154,13 +154,13 @@ class LayerEdits:
         self._doing = deed.what
         try:
             save(atom)
-            self._look()
+            self._catch_up()
         finally:
             self._doing = STROKE
 
     def is_newest(self, deed: Deed) -> bool:
         """Whether the next undo takes back this one."""
-        self._look()
+        self._catch_up()
         return bool(self._items) and _deed_of(self._items[-1]) is deed
 
     @contextmanager
@@ -175,7 +175,8 @@ class LayerEdits:
         self._look()
         self._doing = what
         try:
-            self.layer.visible = True
+            if not self.layer.visible:
+                self.layer.visible = True
             with self.layer.block_history():
                 yield self._put
             self._look()
@@ -185,7 +186,8 @@ class LayerEdits:
     def _put(self, change: Change) -> None:
         if len(change):
             # A hidden layer has no picture of the slice that is shown, and napari would write beside it.
-            self.layer.visible = True
+            if not self.layer.visible:
+                self.layer.visible = True
             self.layer.data_setitem(on_layer(change, self._geometry), change.values)
 
     def look(self) -> None:
@@ -201,6 +203,11 @@ class LayerEdits:
     @property
     def _redo(self) -> Sequence[Any]:
         return getattr(self.layer, "_redo_history", ())
+
+    def _catch_up(self) -> None:
+        """Notice steps that nothing has announced; without them nothing is compared."""
+        if self._steps_moved():
+            self._look()
 
     def _updated(self) -> None:
         if not getattr(self.layer, "_block_history", False):

@@ -63,13 +63,13 @@ class HistorySection(Section):
         if edits is self._edits:
             return
         if self._edits is not None:
-            self._edits.made.disconnect(self._after_edit)
+            self._edits.listed.disconnect(self._after_edit)
         self._edits = edits
         if edits is not None:
-            edits.made.connect(self._after_edit)
+            edits.listed.connect(self._after_edit)
         self._list()
 
-    def _after_edit(self, _edit: object) -> None:
+    def _after_edit(self) -> None:
         if not self._going:
             self._list()
 

@@ -56,7 +56,8 @@ class Display:
 class Origin:
     """Where a layer comes from: what is needed to turn it into a volume or label map again.
 
-    `path` is the file of a prediction or correction; `source` what the file held besides the voxels.
+    `path` is the file of a prediction or correction; `source` what the file held besides the voxels. A consensus tells
+    the names of its `raters`, and their files (or names, where they have none) as `parents`.
     """
 
     role: Role
@@ -66,6 +67,8 @@ class Origin:
     name: str = ""
     path: Path | None = None
     source: Source | None = None
+    raters: tuple[str, ...] = ()
+    parents: tuple[Path | str, ...] = ()
 
 
 def on_screen(data: NDArray[Any], geometry: Geometry) -> NDArray[Any]:

@@ -47,7 +47,7 @@ class ProfileStrip(QWidget):
             Names and colours of the kinds; by default missed, added and wrong class.
         """
         self._counts, self._table = counts, table
-        what = "Disagreeing" if table is DIFFERENCE_TABLE else "Uncertain"
+        what = "Disagreeing" if len(table) == len(DIFFERENCE_TABLE) else "Uncertain"
         self.setToolTip(f"{what} voxels by slice; click to go to a slice")
         self.update()
 

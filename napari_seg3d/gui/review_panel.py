@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan
@@ -34,18 +35,23 @@ from ..cases.labels import regions_for
 from ..comparison.baselines import BASELINE_DEFINITION, Baseline
 from ..comparison.difference import DIFFERENCE_TABLE
 from ..comparison.gallery import Material
+from ..comparison.live import LiveVolumes
 from ..comparison.surface import DEFINITIONS
+from ..correction.raters import consensus
 from ..errors import CorrectionError, LabelError, Seg3dError
 from ..events import Event, Finished
+from ..volumes.volume import LabelTable
 from .edits import Edit, LayerEdits
 from .history_section import HistorySection
 from .keys import bind_keys, with_key
 from .layers import (
+    KEY,
     Origin,
     adopt,
     difference_layer,
     label_map_of,
     on_screen,
+    origin_of,
     origin_or_none,
     prediction_layer,
     snapshot,
@@ -54,13 +60,14 @@ from .learn_section import LearnSection
 from .looks_section import LooksSection
 from .profile_strip import ProfileStrip
 from .queue_section import QueueSection
+from .raters import RatersRow, RatersWindow
 from .restore_strip import RestoreStrip
 from .session import session_for
 from .steps_section import UNCERTAIN_FROM, UNCERTAIN_TABLE, StepsSection
 from .tasks import Comparison
 from .tools_section import ToolsSection
 from .versions_section import VersionsSection
-from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, swatches
+from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, shortened, swatches
 from .window_level import WindowLevelButton
 from .work import Job
 
@@ -86,6 +93,10 @@ _HEADS = (
     ("Truth\nml", "True volume in ml"),
     ("Δ\nml", "Predicted minus true volume in ml"),
 )
+
+
+#: Columns that only a comparison has.
+_COMPARED = (1, 2, 3, 4, 6)
 
 
 class ReviewPanel(Panel):
@@ -116,6 +127,10 @@ class ReviewPanel(Panel):
         self._difference: Labels | None = None
         #: The comparison whose difference map that layer shows.
         self._differs_in: LiveComparison | None = None
+        #: What is known where there is nothing to compare with.
+        self._volumes: LiveVolumes | None = None
+        #: What missed, added and wrong class are called.
+        self._kinds = DIFFERENCE_TABLE
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(IDLE_MS)
@@ -175,15 +190,20 @@ class ReviewPanel(Panel):
         copy.clicked.connect(lambda _=False: self.edit_copy())
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
-        grid.addWidget(QLabel("Prediction"), 0, 0)
+        self._titles = (QLabel("Prediction"), QLabel("Truth"))
+        grid.addWidget(self._titles[0], 0, 0)
         grid.addWidget(self._predicted, 0, 1, 1, 2)
-        grid.addWidget(QLabel("Truth"), 1, 0)
+        grid.addWidget(self._titles[1], 1, 0)
         grid.addWidget(self._truth, 1, 1)
         grid.addWidget(copy, 1, 2)
         self.body.addLayout(grid)
         self.looks = LooksSection(self.workspace, self.viewer, self._view.show_keys)
         self.body.addWidget(self.looks)
         self.body.addWidget(self._build_scores())
+        self.raters = RatersRow()
+        self.raters.consensus_wanted.connect(self.begin_consensus)
+        self.raters.table_wanted.connect(self.show_raters)
+        self.body.addWidget(self.raters)
         self._changes = quiet_label()
         self._changes.setToolTip("How the volumes of what is corrected have changed since the layer was loaded")
         self._changes.setVisible(False)
@@ -345,10 +365,44 @@ class ReviewPanel(Panel):
             return
         self.viewer.add_layer(layer)
         self.viewer.layers.selection.active = layer
-        self._fill(
-            self._predicted, [self._predicted.itemData(i) for i in range(self._predicted.count() - 1, 0, -1)], layer
-        )
+        self._choose(layer)
+
+    def _choose(self, layer: Labels) -> None:
+        """Choose a new layer as the one to correct."""
+        listed = [self._predicted.itemData(i) for i in range(self._predicted.count() - 1, 0, -1)]
+        self._fill(self._predicted, listed, layer)
         self._compare(surface=True)
+
+    # Two raters
+
+    def begin_consensus(self) -> None:
+        """Add a layer in which what two raters agree on stays, and step through what they do not agree on."""
+        mine, other, raters = self.predicted_layer, self.truth_layer, self.steps.raters
+        if mine is None or other is None or raters is None:
+            return
+        try:
+            begun, undecided = consensus([snapshot(mine), snapshot(other)])
+            origins = [origin_of(one) for one in (mine, other)]
+            name = f"consensus of {raters[0]} and {raters[1]}"
+            layer = prediction_layer(begun, name=name, case_id=origins[0].case_id)
+        except Seg3dError as error:
+            self.messages.show_message("error", str(error))
+            return
+        parents = tuple(origin.path or rater for origin, rater in zip(origins, raters, strict=True))
+        layer.metadata[KEY] = replace(origin_of(layer), raters=raters, parents=parents)
+        self.viewer.add_layer(layer)
+        self.viewer.layers.selection.active = layer
+        self._choose(layer)
+        ml = np.count_nonzero(undecided) * begun.geometry.voxel_volume_ml
+        self.messages.show_message(
+            "info",
+            f"{_volume(ml)} ml are left to decide: step through the places, take {raters[1]}, keep {raters[0]}, or "
+            "paint. Save it as a new version when you have done.",
+        )
+
+    def show_raters(self) -> None:
+        """Show how far raters agree on all cases, in a window."""
+        RatersWindow(self.workspace, self).show()
 
     def _after_case(self) -> None:
         """Compare anew if the layer of the truth has gone on with that of another case."""
@@ -373,6 +427,7 @@ class ReviewPanel(Panel):
         self._drop_jobs()
         if predicted is None or truth is None or predicted is truth:
             self._follow(predicted)
+            self._count_volumes(predicted)
             self._show(None)
             self._note.setText("Choose two labels layers to compare." if truth is None or predicted is None else "")
             self._note.setVisible(bool(self._note.text()))
@@ -384,6 +439,7 @@ class ReviewPanel(Panel):
             predicted_map, truth_map = snapshot(predicted), snapshot(truth)
             loaded = self._view.loaded_map(predicted)
         except Seg3dError as error:
+            self._volumes = None
             self._show(None)
             self._note.setText(str(error))
             self._note.setVisible(True)
@@ -434,7 +490,8 @@ class ReviewPanel(Panel):
         """Take notice that the user has paused after strokes."""
         if layer is self.truth_layer:
             self._threshold = None
-        if self._edits is not None and layer is self._edits.layer and self._comparison is not None:
+        follows = self._comparison is not None or self._volumes is not None
+        if self._edits is not None and layer is self._edits.layer and follows:
             # Every stroke is in the scores already.
             self.steps.look_again()
         elif layer in (self.predicted_layer, self.truth_layer):
@@ -470,6 +527,10 @@ class ReviewPanel(Panel):
     def _take_edit(self, edit: Edit) -> None:
         self._edit_count += 1
         comparison = self._comparison
+        if self._volumes is not None:
+            self._volumes.changed(edit.old, edit.change.values)
+            self._show_volumes(self._volumes)
+            return
         if comparison is None or self._job is not None:
             # The comparison that comes catches up.
             return
@@ -505,7 +566,7 @@ class ReviewPanel(Panel):
         case, truth_map = self.workspace.case, self._truth_map
         if self._threshold is not None or case is None or truth_map is None or not truth_map.data.any():
             return
-        if not case.geometry.same_grid(truth_map.geometry):
+        if not case.geometry.same_grid(truth_map.geometry) or self.steps.raters is not None:
             return
         self._threshold_of = (self.workspace.case_id, self.truth_layer)
         kwargs = {
@@ -524,7 +585,8 @@ class ReviewPanel(Panel):
     def _show_baselines(self, scores: Scores) -> None:
         if self._threshold is not None:
             scores = scores.with_threshold(self._threshold)
-        found = scores.baselines if scores.by_label else ()
+        # Without a truth nothing can be said of what is reached without learning.
+        found = scores.baselines if scores.by_label and self.steps.raters is None else ()
         self._beside.setText(" · ".join(f"{each.name} {each.mean_dice:.2f}" for each in found))
         how = [f"{name}: {words}" for name, words in found[-1].how.items()] if len(found) > 1 else []
         self._beside.setToolTip("\n".join([BASELINE_DEFINITION, *how]))
@@ -566,13 +628,27 @@ class ReviewPanel(Panel):
 
     # Showing
 
+    def _count_volumes(self, layer: Labels | None) -> None:
+        """Count what a layer holds that there is nothing to compare with."""
+        self._volumes = None
+        # A layer that is not ours has no millilitres.
+        with contextlib.suppress(Seg3dError):
+            if layer is not None:
+                self._volumes = LiveVolumes(snapshot(layer), self._view.loaded_map(layer))
+
     def _show(self, comparison: Comparison | None) -> None:
         self._comparison = comparison
         shown = comparison is not None and self._geometry is not None
-        for widget in (self._scores, self._show_difference, self._legend):
+        if comparison is not None:
+            self._volumes = None
+        for widget in (self._show_difference, self._legend):
             widget.setVisible(shown)
+        self._scores.setVisible(shown or self._volumes is not None)
         truth_map = self._truth_map if shown else None
         self.steps.show_layers(self.predicted_layer, self._edits, comparison, truth_map, self.truth_layer)
+        self._name_what_is_compared()
+        if self._volumes is not None:
+            self._show_volumes(self._volumes)
         if comparison is None or self._geometry is None:
             for widget in (self._beside, self._changes):
                 widget.setVisible(False)
@@ -583,11 +659,57 @@ class ReviewPanel(Panel):
             return
         self._show_comparison(comparison)
 
+    def _name_what_is_compared(self) -> None:
+        """Call two raters by their names: neither is the truth."""
+        raters = self.steps.raters if self._comparison is not None else None
+        origin = None if self.predicted_layer is None else origin_or_none(self.predicted_layer)
+        self.raters.show_pair(raters, is_consensus=origin is not None and bool(origin.raters))
+        titles = ("Prediction", "Truth") if raters is None else ("Corrected", "Against")
+        for title, text in zip(self._titles, titles, strict=True):
+            title.setText(text)
+        heads = dict(enumerate(_HEADS))
+        if self._volumes is not None:
+            heads[5] = ("Volume\nml", "Volume in ml")
+            heads[7] = ("Change\nml", "How much more that is than when the layer was loaded, in ml")
+        elif raters is not None:
+            mine, other = raters
+            heads[5] = (f"{shortened(mine, 9)}\nml", f"Volume in ml in {mine}")
+            heads[6] = (f"{shortened(other, 9)}\nml", f"Volume in ml in {other}")
+            heads[7] = ("Δ\nml", f"Volume in {mine} minus that in {other}, in ml")
+        for column, (name, tooltip) in heads.items():
+            item = self._scores.horizontalHeaderItem(column)
+            if item.text() != name:
+                item.setText(name)
+            item.setToolTip(tooltip)
+            self._scores.setColumnHidden(column, self._volumes is not None and column in _COMPARED)
+        self._kinds = DIFFERENCE_TABLE if raters is None else _kinds_of_raters(*raters)
+
+    def _show_volumes(self, volumes: LiveVolumes) -> None:
+        rows = volumes.volumes()
+        lines = (len(rows), len(rows))
+        if lines != self._lines:
+            self._lines = lines
+            self._scores.clearContents()
+            self._scores.setRowCount(len(rows))
+        for row, score in enumerate(rows):
+            texts = {0: score.name, 5: _volume(score.volume_ml), 7: _volume(score.change_ml, signed=True)}
+            for column in range(len(_HEADS)):
+                self._set_cell(row, column, texts.get(column, ""))
+            self._colour_name(self._scores.item(row, 0), score.name, score.values, score.color)
+        self._fit_scores("Volumes follow every stroke")
+
+    def _fit_scores(self, tooltip: str) -> None:
+        header = self._scores.horizontalHeader().sizeHint().height()
+        self._scores.setFixedHeight(header + 22 * self._scores.rowCount() + 4)
+        self._scores.setToolTip(tooltip)
+
     def _show_comparison(self, comparison: Comparison) -> None:
         self._show_scores(comparison.scores)
         live = comparison.live
+        if self.steps.raters is not None:
+            self.raters.show_kappa(live.kappa)
         counts = live.profile(0).sum(axis=0) * live.geometry.voxel_volume_ml
-        parts = zip(counts, DIFFERENCE_TABLE, strict=True)
+        parts = zip(counts, self._kinds, strict=True)
         self._legend.setText(swatches((f"{label.name} {ml:.2f} ml", label.color) for ml, label in parts))
         now = live.scores()
         labels = now[: len(now) - len(comparison.scores.by_region)]
@@ -617,9 +739,7 @@ class ReviewPanel(Panel):
             cell = self._set_cell(len(scores.by_label), column, text)
             if not cell.font().bold():
                 cell.setFont(bold)
-        header = self._scores.horizontalHeader().sizeHint().height()
-        self._scores.setFixedHeight(header + 22 * self._scores.rowCount() + 4)
-        self._scores.setToolTip(DEFINITIONS)
+        self._fit_scores(DEFINITIONS)
         self._show_baselines(scores)
         absent = [score.name for score in rows if score.absent]
         notes = [*scores.notes]
@@ -643,11 +763,14 @@ class ReviewPanel(Panel):
         )
         for column, text in enumerate(texts):
             self._set_cell(row, column, text)
-        name = self._scores.item(row, 0)
+        self._colour_name(self._scores.item(row, 0), score.name, score.values, score.color)
+
+    @staticmethod
+    def _colour_name(item: QTableWidgetItem, name: str, values: Sequence[int], color: str) -> None:
         # Qt draws a colour as a square before the text.
-        if name.data(Qt.ItemDataRole.DecorationRole) != QColor(score.color):
-            name.setData(Qt.ItemDataRole.DecorationRole, QColor(score.color))
-        name.setToolTip(f"{score.name} ({', '.join(str(value) for value in score.values)})")
+        if item.data(Qt.ItemDataRole.DecorationRole) != QColor(color):
+            item.setData(Qt.ItemDataRole.DecorationRole, QColor(color))
+        item.setToolTip(f"{name} ({', '.join(str(value) for value in values)})")
 
     def _set_cell(self, row: int, column: int, text: str) -> QTableWidgetItem:
         """Write a cell; after a stroke most of them say what they said before, and Qt need not lay them out again."""
@@ -705,7 +828,7 @@ class ReviewPanel(Panel):
         """Show the disagreement by slice or, without a truth, where the model hesitated."""
         uncertain = None
         if self._comparison is not None:
-            self._strip.set_profile(self._comparison.profile(self._axis()))
+            self._strip.set_profile(self._comparison.profile(self._axis()), self._kinds)
         else:
             uncertain = self.steps.uncertainty_layer()
             if uncertain is not None:
@@ -772,10 +895,14 @@ class ReviewPanel(Panel):
             self.messages.show_message("error", str(error))
 
     def _after_saving(self, layer: Labels, path: Path) -> None:
+        origin, left = origin_or_none(layer), len(self.steps.places)
+        undecided = ""
+        if origin is not None and origin.raters and layer is self.predicted_layer and left:
+            undecided = f" {left} place{'' if left == 1 else 's'} are left to decide."
         self.messages.show_message(
             "info",
             f"Saved {path.parent.name}/{path.name}. Read again: identical to the layer {layer.name}, voxel for voxel, "
-            "on the same grid.",
+            f"on the same grid.{undecided}",
         )
 
     def _after_failed_saving(self, layer: Labels, text: str, details: str) -> None:
@@ -785,6 +912,12 @@ class ReviewPanel(Panel):
         names = sorted(self.workspace.unsaved)
         self._unsaved.setText(f"● Not saved: {', '.join(names)}" if names else "")
         self._unsaved.setVisible(bool(names))
+
+
+def _kinds_of_raters(mine: str, other: str) -> LabelTable:
+    """Return what two raters differ in: in colours of the difference layer, in words that fit neither being right."""
+    names = (f"only in {shortened(other)}", f"only in {shortened(mine)}", "another label")
+    return LabelTable(tuple(replace(kind, name=name) for kind, name in zip(DIFFERENCE_TABLE, names, strict=True)))
 
 
 def _role(layer: Layer) -> str:

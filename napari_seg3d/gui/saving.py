@@ -63,6 +63,7 @@ class Saver:
             "based_on": self._view.saved_map(layer),
             "author": user(),
             "seconds": self._view.seconds_of_work(layer),
+            "parents": origin.parents,
         }
         self._start(layer, "save_new_version", kwargs)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -22,15 +27,17 @@ from qtpy.QtWidgets import (
 
 from ..comparison.difference import Disagreement
 from ..correction.change import Change, Indices
+from ..correction.marks import Mark, Marks, marks_path
 from ..correction.stops import HOLE, ISLAND, Stop, accept, disagreement_stops, mend, position_in_words
 from ..errors import Seg3dError
-from ..events import Event, Finished
+from ..events import Event, Failed, Finished
 from ..volumes.volume import Label, LabelMap, LabelTable, Volume
-from .edits import LayerEdits, on_layer
+from .edits import Deed, LayerEdits, on_layer
 from .keys import with_key
 from .layers import SCREEN, difference_layer, origin_or_none, snapshot, stored, voxel_on_screen
+from .saving import user
 from .tasks import SMALLEST_PLACE, Comparison
-from .widgets import quiet_label
+from .widgets import quiet_label, shortened
 from .work import Job
 
 if TYPE_CHECKING:
@@ -43,7 +50,7 @@ DISAGREEMENTS, UNCERTAIN, IMPLAUSIBLE = "disagreements", "uncertain", "implausib
 #: What can be stepped through: its name and what it holds.
 _SOURCES = {
     DISAGREEMENTS: ("Disagreements", "Connected places where prediction and truth differ"),
-    UNCERTAIN: ("Uncertain regions", "Where the model hesitated, from the layer of uncertainty"),
+    UNCERTAIN: ("Uncertain regions", "Where the model hesitated: from the layer, or the file, of uncertainty"),
     IMPLAUSIBLE: ("Islands, holes, cut parts", "Parts that are seldom right, whatever the truth is"),
 }
 #: The outline of the place that is looked at.
@@ -82,9 +89,13 @@ class StepsSection(QWidget):
         #: Found places without a truth, and the work that looks for them.
         self._found: tuple[Stop, ...] = ()
         self._search: Job | None = None
-        #: What was kept or checked: True in the voxels, and one entry for each mark.
-        self._settled: NDArray[np.bool_] | None = None
-        self._marks: list[tuple[Place, str]] = []
+        #: What was kept or checked in this case, those marks of the list that stand, and the steps that made them.
+        self._marks: Marks | None = None
+        self._standing: tuple[Mark, ...] = ()
+        self._deeds: dict[str, Deed] = {}
+        self._marks_of = ""
+        #: Whether a decision is being carried out.
+        self._deciding = False
         self._places: tuple[Place, ...] = ()
         #: Where one stands: the place, or, if it is no more, the number of the one that has come up in its stead.
         self._current: Place | None = None
@@ -177,7 +188,7 @@ class StepsSection(QWidget):
         comparison : Comparison, optional
             With `other`, the truth as it is now, if there is one.
         against : napari.layers.Labels, optional
-            The truth's layer: what was kept or checked is forgotten when it is another one.
+            The truth's layer.
         """
         origin = None if layer is None else origin_or_none(layer)
         geometry = None if origin is None else origin.geometry
@@ -186,6 +197,7 @@ class StepsSection(QWidget):
         self._against = against
         self._layer, self._edits, self._geometry = layer, edits, geometry
         self._comparison, self._other = comparison, other
+        self._open_marks("" if origin is None else origin.case_id)
         if geometry is None:
             self.close_outline()
         self.setVisible(geometry is not None)
@@ -193,9 +205,36 @@ class StepsSection(QWidget):
         self._list_anew()
 
     def _forget(self) -> None:
-        self._settled, self._marks, self._found = None, [], ()
+        self._found = ()
         self._current, self._number = None, -1
         self._draw(None)
+
+    def _open_marks(self, case_id: str) -> None:
+        """Read what was kept and checked in this case, unless it is known."""
+        output = self._workspace.output
+        if self._geometry is None:
+            return
+        path = None if output is None or not case_id else marks_path(output / "journals", case_id)
+        known = self._marks
+        if known is not None and (known.shape, known.path, self._marks_of) == (self._geometry.shape, path, case_id):
+            return
+        self._deeds, self._marks_of = {}, case_id
+        try:
+            self._marks = Marks(self._geometry.shape, path)
+        except Seg3dError as error:
+            self.said.emit("warning", str(error))
+            self._marks = Marks(self._geometry.shape)
+
+    @property
+    def _among(self) -> str:
+        """What marks belong to: a list without a truth, the truth, or the file or layer of another rater."""
+        if self.chosen != DISAGREEMENTS or self._against is None:
+            return self.chosen
+        origin = origin_or_none(self._against)
+        if origin is not None and origin.role == "truth":
+            return "truth"
+        path = None if origin is None else origin.path
+        return self._against.name if path is None else f"{path.parent.name}/{path.name}"
 
     def follow(self, comparison: Comparison) -> None:
         """Take over what an edit has made of the comparison."""
@@ -216,7 +255,7 @@ class StepsSection(QWidget):
 
     def _list_sources(self) -> None:
         names = [DISAGREEMENTS] if self._comparison is not None else []
-        if self.uncertainty_layer() is not None:
+        if self.uncertainty_layer() is not None or self.uncertainty_file() is not None:
             names.append(UNCERTAIN)
         names.append(IMPLAUSIBLE)
         if names == [self.source.itemData(i) for i in range(self.source.count())]:
@@ -261,15 +300,25 @@ class StepsSection(QWidget):
                 return layer
         return None
 
+    def uncertainty_file(self) -> Path | None:
+        """Return what `predict --uncertainty` has written beside the newest prediction of the open case."""
+        case_id = self._workspace.case_id
+        if case_id is None or self._layer is None or self._marks_of != case_id:
+            return None
+        files = (
+            path.with_name(f"{case_id}.uncertainty.nii.gz") for path in self._workspace.predictions.get(case_id, ())
+        )
+        return next((file for file in files if file.is_file()), None)
+
     def _look_for(self) -> None:
         if self._search is not None:
             self._workspace.quick.drop(self._search)
             self._search = None
         if self._layer is None or self._geometry is None:
             return
-        uncertainty = None
+        uncertainty: Volume | Path | None = None
         if self.chosen == UNCERTAIN:
-            layer = self.uncertainty_layer()
+            layer, uncertainty = self.uncertainty_layer(), self.uncertainty_file()
             if layer is not None:
                 uncertainty = Volume(stored(np.asarray(layer.data), self._geometry), self._geometry)
         try:
@@ -287,6 +336,10 @@ class StepsSection(QWidget):
             self._search = None
             self._found = event.result
             self._list_anew()
+        elif job is self._search and isinstance(event, Failed):
+            self._search = None
+            self.said.emit("warning", event.message)
+            self._list_anew()
 
     # The list
 
@@ -294,8 +347,11 @@ class StepsSection(QWidget):
         places: Sequence[Place] = self._found
         if self.chosen == DISAGREEMENTS:
             places = self._comparison.places if self._comparison is not None else ()
-        if self._settled is not None and self._marks:
-            places = [place for place in places if not self._is_settled(place)]
+        self._standing = ()
+        if self._marks is not None and self._marks and self._layer is not None:
+            labels, among = self._labels(), self._among
+            self._standing = self._marks.standing(among, labels)
+            places = [place for place in places if not self._marks.settles(among, place.indices, labels)]
         if self.order.currentData() == "slices" and self._geometry is not None:
             places = self._by_slice(places)
         self._places = tuple(places)
@@ -312,6 +368,11 @@ class StepsSection(QWidget):
         axis = next(axis for axis in range(3) if int(to_screen[axis][0]) == wanted)
         sign = int(to_screen[axis][1])
         return sorted(places, key=lambda place: (sign * place.centre_voxel[axis], -place.volume_ml))
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """What is on the list."""
+        return self._places
 
     def axis_changed(self) -> None:
         """List anew if the order is that of the slices, which go along another axis now."""
@@ -331,11 +392,8 @@ class StepsSection(QWidget):
             self._current, self._number = part, self._places.index(part)
         else:
             self._current = None
-        self._draw(self._current)
-
-    def _is_settled(self, place: Place) -> bool:
-        settled = self._settled
-        return settled is not None and bool(settled[place.centre_voxel]) and bool(settled[place.indices].all())
+        # With a decision comes the next place.
+        self._draw(self._current, refresh=not self._deciding)
 
     def step(self, by: int) -> None:
         """Go to the next place (1) or the one before (-1)."""
@@ -352,9 +410,13 @@ class StepsSection(QWidget):
         assert self._geometry is not None
         voxel = voxel_on_screen(place.centre_voxel, self._geometry)
         dims = self._viewer.dims
+        before = dims.current_step
+        # Drawn anew with the slice that is gone to, and not once more.
+        self._draw(place, refresh=False)
         dims.set_current_step(tuple(range(dims.ndim - 3, dims.ndim)), tuple(int(index) for index in voxel))
+        if self._outline is not None and self._slice_of(before) == self._slice_of(dims.current_step):
+            self._outline.refresh(extent=False, thumbnail=False, highlight=False)
         self.went.emit(voxel)
-        self._draw(place)
         layer = self._layer
         if layer is not None and self._edits is not None:
             self._viewer.layers.selection.active = layer
@@ -363,11 +425,21 @@ class StepsSection(QWidget):
                 layer.selected_label = stop.label
         self._say()
 
+    def _slice_of(self, step: Sequence[int]) -> tuple[int, ...]:
+        """What of a step of the sliders is not within the picture."""
+        return tuple(step[axis] for axis in self._viewer.dims.not_displayed)
+
     def _stop(self, place: Place) -> Stop:
         if isinstance(place, Stop):
             return place
         assert self._other is not None
-        return disagreement_stops([place], self._label_map(), self._other)[0]
+        return disagreement_stops([place], self._label_map(), self._other, raters=self.raters)[0]
+
+    def _labels(self) -> NDArray[Any]:
+        """The layer's labels (X, Y, Z) as they are now: a view."""
+        assert self._layer is not None
+        assert self._geometry is not None
+        return stored(np.asarray(self._layer.data), self._geometry)
 
     def _label_map(self) -> LabelMap:
         """Map of the layer as it is now, sharing its voxels."""
@@ -375,11 +447,11 @@ class StepsSection(QWidget):
         assert self._geometry is not None
         origin = origin_or_none(self._layer)
         table = LabelTable() if origin is None else origin.table
-        return LabelMap(stored(np.asarray(self._layer.data), self._geometry), self._geometry, table)
+        return LabelMap(self._labels(), self._geometry, table)
 
     def _say(self) -> None:
         count = len(self._places)
-        verdicts = [verdict for _, verdict in self._marks]
+        verdicts = [mark.verdict for mark in self._standing]
         marked = "".join(f" · {verdicts.count(what)} {what}" for what in ("kept", "checked") if what in verdicts)
         if not count:
             text = self._nothing()
@@ -397,20 +469,47 @@ class StepsSection(QWidget):
         self.accept.setEnabled(here and editable and mendable)
         self.keep.setEnabled(here)
         self.check.setEnabled(here)
-        self.uncheck.setEnabled(bool(self._marks))
-        is_mending = self.chosen != DISAGREEMENTS
-        self.accept.setText("Mend" if is_mending else "Take truth")
-        what = (
-            "Remove this island, fill this hole"
-            if is_mending
-            else "The truth is right here: take its labels for this place, one step to undo"
-        )
-        self.accept.setToolTip(with_key(what, "accept_place"))
+        self.uncheck.setEnabled(bool(self._standing))
+        self._name_buttons()
+
+    def _name_buttons(self) -> None:
+        keep, keeping = "Keep", "The prediction is right here: take the place off the list"
+        if self.chosen != DISAGREEMENTS:
+            take, taking = "Mend", "Remove this island, fill this hole"
+            keeping = "It is right as it is: take the place off the list"
+        elif (raters := self.raters) is not None:
+            mine, other = raters
+            take, keep = f"Take {shortened(other)}", f"Keep {shortened(mine)}"
+            taking = f"{other} is right here: take its labels for this place, one step to undo"
+            keeping = f"{mine} is right here: take the place off the list"
+        else:
+            take, taking = "Take truth", "The truth is right here: take its labels for this place, one step to undo"
+        for button, text, tooltip, key in (
+            (self.accept, take, taking, "accept_place"),
+            (self.keep, keep, keeping, "keep_place"),
+        ):
+            if button.text() != text:
+                button.setText(text)
+            if button.toolTip() != with_key(tooltip, key):
+                button.setToolTip(with_key(tooltip, key))
+
+    @property
+    def raters(self) -> tuple[str, str] | None:
+        """The names of the corrected layer and of the other one, where neither is a truth."""
+        layers = self._layer, self._against
+        origins = [None if layer is None else origin_or_none(layer) for layer in layers]
+        if any(origin is None or origin.role == "truth" for origin in origins):
+            return None
+        assert origins[0] is not None
+        if len(origins[0].raters) == 2:
+            return origins[0].raters[0], origins[0].raters[1]
+        mine, other = (layer.name for layer in layers if layer is not None)
+        return mine, other
 
     def _nothing(self) -> str:
         if self._search is not None:
             return "Looking…"
-        if self._marks:
+        if self._standing:
             return "Nothing left"
         if self.chosen != DISAGREEMENTS:
             return "Nothing found."
@@ -434,10 +533,16 @@ class StepsSection(QWidget):
             else:
                 assert self._other is not None
                 change = accept(stop, edits.labels, self._other.data)
+                if self.raters is not None:
+                    change = replace(change, what=f"Take {self.raters[1]}: {stop.words}")
         except Seg3dError as error:
             self.said.emit("warning", str(error))
             return
-        edits.make(change)
+        self._deciding = True
+        try:
+            edits.make(change)
+        finally:
+            self._deciding = False
         if isinstance(place, Stop):
             # A new search follows when the user pauses.
             self._found = tuple(one for one in self._found if one is not place)
@@ -453,40 +558,78 @@ class StepsSection(QWidget):
         self._settle("checked")
 
     def _settle(self, verdict: str) -> None:
-        place = self._current
-        if place is None or self._geometry is None:
+        place, marks = self._current, self._marks
+        if place is None or marks is None or self._layer is None:
             return
-        if self._settled is None:
-            self._settled = np.zeros(self._geometry.shape, np.bool_)
-        self._settled[place.indices] = True
-        self._marks.append((place, verdict))
-        self._list_anew()
+        words = self._stop(place).words
+        mark = Mark.on(place.indices, self._labels(), verdict, words, self._among, author=user())
+        self._deciding = True
+        try:
+            self._set_mark(marks, mark, True)
+        finally:
+            self._deciding = False
+        if self._edits is not None:
+            self._deeds[mark.id] = self._deed(f"{verdict.capitalize()}: {words}", mark, True)
+            self._edits.note(self._deeds[mark.id])
         self._after_decision()
 
     def uncheck_place(self) -> None:
         """Put the place that was kept or checked last back on the list, and go there."""
-        if not self._marks or self._settled is None:
+        if not self._standing or self._marks is None:
             return
-        place, _ = self._marks.pop()
-        self._settled[place.indices] = False
-        for other, _ in self._marks:
-            self._settled[other.indices] = True
-        self._current = None
+        mark = self._standing[-1]
+        deed, edits = self._deeds.get(mark.id), self._edits
+        if edits is not None and deed is not None and edits.is_newest(deed):
+            edits.layer.undo()
+            edits.look()
+            return
+        # Other edits came after it, or it is of another day.
+        self._set_mark(self._marks, mark, False)
+        if edits is not None:
+            edits.note(self._deed(f"Back on the list: {mark.what}", mark, False))
+
+    def _deed(self, what: str, mark: Mark, sets: bool) -> Deed:
+        """Return what undoes and redoes the setting of a mark (or its taking back), among the edits of the layer."""
+        this, marks = weakref.ref(self), self._marks
+        assert marks is not None
+
+        def set_mark(on: bool) -> None:
+            section = this()
+            # Qt may have deleted the page that the mark was made on.
+            with contextlib.suppress(RuntimeError):
+                if section is not None:
+                    section._set_mark(marks, mark, on)
+
+        return Deed(what, partial(set_mark, not sets), partial(set_mark, sets))
+
+    def _set_mark(self, marks: Marks, mark: Mark, on: bool) -> None:
+        try:
+            (marks.add if on else marks.take_back)(mark)
+        except Seg3dError as error:
+            self.said.emit("warning", str(error))
+        if marks is not self._marks:
+            return
+        if not on:
+            self._current = None
         self._list_anew()
-        for number, one in enumerate(self._places):
-            if one is place:
-                self._go_to(number)
+        if on or mark.among != self._among:
+            return
+        centres = np.array([place.centre_voxel for place in self._places], np.intp).reshape(-1, 3)
+        inside = np.isin(np.ravel_multi_index(tuple(centres.T), marks.shape), mark.voxels)
+        if inside.any():
+            self._go_to(int(np.argmax(inside)))
 
     def _after_decision(self) -> None:
         if self.goes_on.isChecked() and self._places and self._current is None:
             self.step(1)
         else:
+            self._draw(self._current)
             self._say()
 
     # The outline
 
-    def _draw(self, place: Place | None) -> None:
-        """Draw a line around a place, in all slices."""
+    def _draw(self, place: Place | None, *, refresh: bool = True) -> None:
+        """Draw a line around a place, in all slices; without `refresh` the picture follows later."""
         if place is None and self._outline is None:
             return
         if self._outline is not None and self._outline not in self._viewer.layers:
@@ -502,7 +645,8 @@ class StepsSection(QWidget):
         self._outlined = None if place is None else _on_layer(place.indices, self._geometry)
         if self._outlined is not None:
             self._outline.data[self._outlined] = 1
-        self._outline.refresh(extent=False, thumbnail=False, highlight=False)
+        if refresh:
+            self._outline.refresh(extent=False, thumbnail=False, highlight=False)
 
     def _new_outline(self, geometry: Geometry) -> Labels:
         empty = np.zeros(geometry.shape, np.uint8)

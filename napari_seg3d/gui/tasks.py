@@ -170,9 +170,11 @@ def measure(predicted: LabelMap, truth: LabelMap, case: str) -> Iterator[Event]:
 
 
 @job
-def find_stops(labels: LabelMap, uncertainty: Volume | None = None) -> Iterator[Event]:
+def find_stops(labels: LabelMap, uncertainty: Volume | Path | None = None) -> Iterator[Event]:
     """Look for implausible parts, or for uncertain regions; Finished.result = tuple of Stop, the largest first."""
     yield Progress("looking for places", 0)
+    if isinstance(uncertainty, Path):
+        uncertainty = read_volume(uncertainty)
     if uncertainty is None:
         yield Finished(implausible_stops(labels))
     else:
@@ -182,11 +184,19 @@ def find_stops(labels: LabelMap, uncertainty: Volume | None = None) -> Iterator[
 
 @job
 def save_new_version(
-    folder: Path, case_id: str, label_map: LabelMap, based_on: LabelMap | None, author: str, seconds: float
+    folder: Path,
+    case_id: str,
+    label_map: LabelMap,
+    based_on: LabelMap | None,
+    author: str,
+    seconds: float,
+    parents: Sequence[Path | str] = (),
 ) -> Iterator[Event]:
     """Save a correction as a new version and read it again; Finished.result = its path."""
     yield Progress("saving", 0)
-    path = save_correction(folder, case_id, label_map, based_on=based_on, author=author, seconds=seconds)
+    path = save_correction(
+        folder, case_id, label_map, based_on=based_on, author=author, seconds=seconds, parents=parents
+    )
     _check_identical(path, label_map)
     yield Saved(path, "correction")
     yield Finished(path)

@@ -23,6 +23,7 @@ from ..cases.corrections import Correction
 from ..errors import Seg3dError
 from .labels_from_file import LabelsFromFile
 from .layers import origin_or_none
+from .raters import RatersWindow
 from .session import session_for
 from .widgets import Section, listen, quiet_label
 
@@ -95,7 +96,11 @@ class VersionsSection(Section):
         self.compare_button = QPushButton("Compare")
         self.compare_button.setToolTip("Show this version and compare what is corrected with it")
         self.compare_button.clicked.connect(lambda _=False: self.compare())
+        self.raters_button = QPushButton("Raters…")
+        self.raters_button.setToolTip("How far those agree who have saved versions of the same cases, in a table")
+        self.raters_button.clicked.connect(lambda _=False: RatersWindow(self._workspace, self).show())
         line = QHBoxLayout()
+        line.addWidget(self.raters_button)
         line.addStretch(1)
         line.addWidget(self.open_button)
         line.addWidget(self.compare_button)
@@ -150,7 +155,8 @@ class VersionsSection(Section):
         """Show the chosen version as a layer."""
         chosen, case_id = self.chosen, self._workspace.case_id
         if chosen is not None and case_id is not None:
-            self._files.show(case_id, chosen.path, f"version {chosen.version}")
+            by = f" ({chosen.author})" if chosen.author else ""
+            self._files.show(case_id, chosen.path, f"version {chosen.version}{by}")
 
     def compare(self) -> None:
         """Show the chosen version and compare the corrected layer with it."""
@@ -200,6 +206,8 @@ def _changed(version: Correction) -> str:
 
 def _tooltip(version: Correction) -> str:
     lines = [version.path.name, f"based on {version.parent or 'nothing'}"]
+    if version.parents:
+        lines.append(f"consensus of {' and '.join(version.parents)}")
     for value, (plus, minus) in (version.changed or {}).items():
         lines.append(f"label {value}: {plus} voxels added, {minus} removed")
     return "\n".join(lines)

@@ -83,6 +83,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def shortened(text: str, most: int = 14) -> str:
+    """Return a text of at most so many letters, cut in its middle: a button is no place for a whole file name."""
+    if len(text) <= most:
+        return text
+    first = (most - 1) // 2
+    return f"{text[:first]}…{text[len(text) - (most - 1 - first) :]}"
+
+
 def quiet_label(text: str = "") -> QLabel:
     """Return a label for explanations: wrapped, selectable, a little fainter than the rest."""
     label = QLabel(text)

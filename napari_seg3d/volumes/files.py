@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FileError, LabelError, Seg3dError
+from ..errors import FileError, GeometryError, LabelError, Seg3dError
 from . import nifti
 from .atomic import write_whole
 from .geometry import Geometry
@@ -185,6 +185,8 @@ def write_label_map(
     FileError
         If the file cannot be written, with the cause in words, or does not read back as it should; an older file of
         that name is then as it was.
+    GeometryError
+        If the grid is sheared by more than is ever read (see `read_volume`).
     LabelError
         If there are negative values.
     """
@@ -205,7 +207,7 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, overwrite: boo
 
     Raises
     ------
-    FileError
+    FileError, GeometryError
         As `write_label_map` does.
     """
     target = _writable(path)
@@ -389,6 +391,12 @@ def _smallest_type(high: int) -> np.dtype[Any]:
 def _write(
     target: Path, before: bytes, stored: NDArray[Any], after: bytes, geometry: Geometry, overwrite: bool
 ) -> None:
+    if geometry.shear_degrees > nifti.MOST_SHEAR_DEGREES:
+        raise GeometryError(
+            f"Cannot write {target.name}: its grid is sheared, its voxel axes are {geometry.shear_degrees:.2g} degrees "
+            f"from perpendicular (up to {nifti.MOST_SHEAR_DEGREES:g} is taken). Resample the image to a straight grid "
+            "first."
+        )
     with write_whole(target, overwrite=overwrite) as temporary:
         nifti.write_content(temporary, before, stored, after, packed=target.name.lower().endswith(".gz"))
         if not _reads_back(temporary, before, stored, after, geometry):

@@ -10,11 +10,14 @@ import pytest
 from napari.layers import Labels
 from qtpy.QtWidgets import QFileDialog
 
+from napari_seg3d.cases.corrections import save_correction, versions
 from napari_seg3d.comparison.baselines import baselines
 from napari_seg3d.comparison.difference import difference_map
 from napari_seg3d.comparison.report import compare
+from napari_seg3d.correction.queue import agreement
 from napari_seg3d.gui.keys import perform
-from napari_seg3d.gui.layers import label_map_of, prediction_layer
+from napari_seg3d.gui.layers import label_map_of, prediction_layer, voxel_on_screen
+from napari_seg3d.gui.raters import RatersWindow
 from napari_seg3d.gui.review_panel import ReviewPanel
 from napari_seg3d.gui.session import session_for
 from napari_seg3d.gui.workspace import Workspace
@@ -331,6 +334,138 @@ def test_places_are_decided_with_one_key_and_one_step_to_undo(page: Page) -> Non
     steps._look_for()
     page.wait(lambda: steps._search is None)
     assert not any(stop.kind == "island" for stop in steps._places)
+
+
+def test_marks_are_undone_in_their_turn_and_there_again(page: Page) -> None:
+    panel, viewer, layer, workspace = page.panel, page.viewer, page.prediction, page.workspace
+    steps, edits = panel.steps, session_for(viewer).view.edits_of(layer)
+    count = len(steps.places)
+    perform(viewer, "next_place")
+    kept = steps._current
+    perform(viewer, "keep_place")
+    checked = steps._current
+    perform(viewer, "check_place")
+    perform(viewer, "accept_place")
+    words = steps._stop(kept).words
+    assert edits.done[0] == f"Kept: {words}"
+    assert edits.done[1].startswith("Checked: ")
+    assert edits.done[2].startswith("Take the other version: ")
+    assert len(steps.places) == count - 3
+    # Ctrl+Z takes back what came last: the labels, then the marks, each with its place on the list again.
+    layer.undo()
+    assert len(steps.places) == count - 2
+    layer.undo()
+    assert steps._current is checked
+    assert "1 kept" in steps.where.text()
+    assert "checked" not in steps.where.text()
+    layer.redo()
+    assert "1 kept · 1 checked" in steps.where.text()
+    # A mark that other edits came after is taken back by its key, which is a step of its own.
+    page.paint((9, 1, 1), 1)
+    perform(viewer, "uncheck_place")
+    assert edits.done[-1].startswith("Back on the list: ")
+    assert "1 kept" in steps.where.text()
+    layer.undo()
+    assert "1 kept · 1 checked" in steps.where.text()
+    layer.undo()
+    # Marks alone leave nothing to be saved; another case has none; they are there again, in a layer like that one.
+    page.wait(lambda: not workspace.unsaved)
+    workspace.open_case("case2")
+    page.wait(lambda: workspace.case_id == "case2" and "truth" in viewer.layers)
+    workspace.open_case("case1")
+    page.wait(lambda: workspace.case_id == "case1" and "truth" in viewer.layers)
+    truth = label_map_of(viewer.layers["truth"])
+    page.prediction = viewer.add_layer(prediction_layer(truth.with_data(np.roll(truth.data, 1, 0)), case_id="case1"))
+    page.wait_for_scores()
+    assert "1 kept · 1 checked" in steps.where.text()
+    assert len(steps.places) == count - 2
+    assert not any(np.array_equal(place.indices, kept.indices) for place in steps.places)
+    perform(viewer, "uncheck_place")
+    assert np.array_equal(steps._current.indices, checked.indices)
+    # What was marked comes up again when it is painted in.
+    page.prediction.data_setitem(
+        tuple(np.array([int(index)]) for index in voxel_on_screen(kept.centre_voxel, truth.geometry)), 7
+    )
+    assert "kept" not in steps.where.text()
+
+
+def test_two_raters_and_their_consensus(page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    panel, viewer, workspace = page.panel, page.viewer, page.workspace
+    truth, folder = workspace.case.truth, workspace.corrections_folder
+    layers = []
+    for name, axis in (("anna", 0), ("ben", 1)):
+        path = save_correction(folder, "case1", truth.with_data(np.roll(truth.data, 1, axis)), author=name)
+        layers.append(prediction_layer(read_label_map(path, truth.table), name=name, case_id="case1", path=path))
+        viewer.add_layer(layers[-1])
+    workspace.refresh_results()
+    panel._predicted.setCurrentIndex(panel._predicted.findText("anna"))
+    panel.compare_with(layers[1])
+    page.wait_for_scores()
+    steps = panel.steps
+    # Words that fit raters: none of them is the truth.
+    assert (steps.accept.text(), steps.keep.text()) == ("Take ben", "Keep anna")
+    assert "ben is right here" in steps.accept.toolTip()
+    heads = [panel._scores.horizontalHeaderItem(column).text() for column in (5, 6)]
+    assert heads == ["anna\nml", "ben\nml"]
+    assert "only&nbsp;in&nbsp;ben" in panel._legend.text()
+    assert [title.text() for title in panel._titles] == ["Corrected", "Against"]
+    maps = [label_map_of(layer) for layer in layers]
+    assert panel.raters.words.text() == f"Agreement: kappa {agreement(*maps).kappa:.2f}"
+    assert panel._beside.isHidden()
+    perform(viewer, "next_place")
+    assert " only in " in steps.where.text() or " but " in steps.where.text()
+    # A consensus: what both agree on stays, the rest is decided place by place.
+    panel.raters.consensus.click()
+    page.wait_for_scores()
+    layer = panel.predicted_layer
+    assert layer.name == "consensus of anna and ben"
+    assert (steps.accept.text(), steps.keep.text()) == ("Take ben", "Keep anna")
+    assert panel.raters.consensus.isHidden()
+    perform(viewer, "next_place")
+    place = steps._current
+    perform(viewer, "accept_place")
+    perform(viewer, "keep_place")
+    expected = maps[0].data.copy()
+    expected[place.indices] = maps[1].data[place.indices]
+    np.testing.assert_array_equal(label_map_of(layer).data, expected)
+    edits = session_for(viewer).view.edits_of(layer)
+    assert edits.done[0].startswith("Take ben: ")
+    panel._save.click()
+    page.wait(lambda: "identical" in panel.messages.text)
+    assert f"{len(steps.places)} places are left to decide" in panel.messages.text
+    saved = versions(folder, "case1")[-1]
+    assert (saved.version, saved.parent) == (3, "case1/v001.nii.gz")
+    assert saved.parents == ("case1/v001.nii.gz", "case1/v002.nii.gz")
+    # All cases in a table.
+    panel.show_raters()
+    (window,) = panel.findChildren(RatersWindow)
+    page.wait(lambda: bool(window.pairs))
+    assert [window.table.item(0, column).text() for column in range(3)] == ["case1", "anna and ben", "v001, v002"]
+    chosen = tmp_path / "agreement"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(chosen), ""))
+    window.save.click()
+    assert chosen.with_suffix(".csv").read_text().splitlines()[1].startswith("case1,anna,ben,v001.nii.gz,v002.nii.gz,")
+    window.close()
+
+    # With nothing to compare with: volumes, and what has changed, after every stroke.
+    panel._truth.setCurrentIndex(0)
+    panel._compare(surface=True)
+    table = panel._scores
+    assert not table.isHidden()
+    assert [table.isColumnHidden(column) for column in range(8)] == [False, *[True] * 4, False, True, False]
+    loaded = maps[0]
+    layer.brush_size, layer.selected_label = 5, 2
+    layer.paint((3, 12, 10), 2)
+    now = label_map_of(layer)
+    for row, value in enumerate((1, 2)):
+        ml = np.count_nonzero(now.data == value) * now.geometry.voxel_volume_ml
+        assert float(page.cells(row)[5]) == pytest.approx(ml, abs=0.006)
+        change = ml - np.count_nonzero(loaded.data == value) * now.geometry.voxel_volume_ml
+        assert float(page.cells(row)[7]) == pytest.approx(change, abs=0.006)
+        assert page.cells(row)[7][0] in "+-"
+    panel.compare_with(layers[1])
+    page.wait_for_scores()
+    assert not any(table.isColumnHidden(column) for column in range(8))
 
 
 def test_looks_have_one_key_each(page: Page) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from napari_seg3d.errors import FileError, LabelError
+from napari_seg3d.errors import FileError, GeometryError, LabelError
 from napari_seg3d.volumes.atomic import sweep_leftovers
 from napari_seg3d.volumes.files import read_label_map, read_volume, write_label_map, write_volume
 from napari_seg3d.volumes.geometry import Geometry
@@ -251,6 +251,20 @@ def test_a_slight_shear_is_kept_by_the_sform(affine, labels, tmp_path):
     path = write_label_map(tmp_path / "new.nii", LabelMap(labels, Geometry(labels.shape, sheared)))
     assert (header_of(path)["sform_code"], header_of(path)["qform_code"]) == (1, 0)
     assert nibabel.load(path).affine == pytest.approx(sheared, abs=1e-5)
+
+
+def test_a_shear_that_nothing_reads_is_named_as_the_reason(affine, labels, tmp_path):
+    sheared = affine("LPS", 20)
+    sheared[:3, 1] += 0.1 * sheared[:3, 0]
+    geometry = Geometry(labels.shape, sheared)
+    for write, what in (
+        (write_label_map, LabelMap(labels, geometry)),
+        (write_volume, Volume(labels.astype(np.float32), geometry)),
+    ):
+        with pytest.raises(GeometryError, match=r"sheared.* degrees from perpendicular") as caught:
+            write(tmp_path / "new.nii", what)
+        assert "disk" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i4", ">i2", "i8", "u4"])
