@@ -28,7 +28,7 @@ from ..volumes.volume import LabelMap
 
 FORMAT = "napari-seg3d review"
 FILE_NAME = "review.json"
-Order = Literal["hand", "quality", "uncertainty", "age"]
+Order = Literal["hand", "quality", "certainty", "uncertainty", "age"]
 #: Another window writes for some milliseconds; whoever waits longer is told.
 _WAIT_S = 5.0
 
@@ -211,15 +211,17 @@ class ReviewList:
 
         Parameters
         ----------
-        by : {"hand", "quality", "uncertainty", "age"}
-            As moved by hand (cases never moved come last, by name), lowest quality first, highest uncertainty first, or
-            oldest model first. Of equal cases the name decides; those of which nothing is known come last.
+        by : {"hand", "quality", "certainty", "uncertainty", "age"}
+            As moved by hand (cases never moved come last, by name), lowest quality first, lowest uncertainty first,
+            highest uncertainty first, or oldest model first. Of equal cases the name decides; those of which nothing is
+            known come last.
         facts : mapping of str to Facts, optional
             By case id.
         """
         known = facts or {}
         first: Mapping[str, Callable[[Facts], Any]] = {
             "quality": lambda fact: inf if fact.quality is None else fact.quality,
+            "certainty": lambda fact: inf if fact.uncertainty is None else fact.uncertainty,
             "uncertainty": lambda fact: inf if fact.uncertainty is None else -fact.uncertainty,
             # "~" comes after every digit.
             "age": lambda fact: "~" if fact.predicted is None else fact.predicted,

@@ -34,9 +34,12 @@ ORDERS: Mapping[str, str] = {
     "name": "By name",
     "hand": "By hand",
     "quality": "Lowest Dice first",
+    "certainty": "Most certain first",
     "uncertainty": "Least certain first",
     "age": "Oldest model first",
 }
+#: Those that go by the uncertainty of predictions.
+BY_CERTAINTY = ("certainty", "uncertainty")
 
 
 @job
@@ -226,7 +229,7 @@ class CaseQueue:
         if self.order in ("quality", "age"):
             self._arrange()
         self.changed.emit()
-        if self.order == "uncertainty":
+        if self.order in BY_CERTAINTY:
             self.look_at_costs()
 
     def versions(self, case_id: str) -> list[Correction]:
@@ -332,7 +335,13 @@ def _places(order: tuple[str, ...]) -> dict[str, int]:
 
 
 def _order(name: str) -> Order:
-    orders: dict[str, Order] = {"hand": "hand", "quality": "quality", "uncertainty": "uncertainty", "age": "age"}
+    orders: dict[str, Order] = {
+        "hand": "hand",
+        "quality": "quality",
+        "certainty": "certainty",
+        "uncertainty": "uncertainty",
+        "age": "age",
+    }
     return orders[name]
 
 

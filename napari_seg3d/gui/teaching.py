@@ -16,6 +16,7 @@ from ..errors import DatasetError, Seg3dError
 from ..events import Event, Failed, Finished
 from ..training.lesson import FEWEST_CASES, Lesson, choose_held_out
 from ..training.run import learned_by, relative
+from .queueing import BY_CERTAINTY
 from .work import Job
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Teacher:
             "model": run,
             "device": device,
             "mirrors": False,
-            "uncertainty": self._queue.order == "uncertainty",
+            "uncertainty": self._queue.order in BY_CERTAINTY,
             "probabilities": False,
             "logits": False,
             "cases": cases,

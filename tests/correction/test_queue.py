@@ -115,6 +115,7 @@ def test_orders(tmp_path: Path) -> None:
     }
     assert reviews.arrange("quality", facts) == ("p2", "p10", "p1", "p3")
     assert reviews.arrange("uncertainty", facts) == ("p2", "p10", "p1", "p3")
+    assert reviews.arrange("certainty", facts) == ("p1", "p10", "p2", "p3")
     assert reviews.arrange("age", facts) == ("p10", "p1", "p2", "p3")
     reviews.move("p10", 0)
     reviews.move("p3", 1)
