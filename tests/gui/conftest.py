@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,3 +170,17 @@ def viewer_workspace(viewer: Any) -> tuple[Any, Workspace]:
     from napari_seg3d.gui.session import workspace_for
 
     return viewer, workspace_for(viewer)
+
+
+@pytest.fixture
+def without_child(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the window's worker thread do what a child process would: both runners are held to the same tests.
+
+    A child takes some seconds to load torch, for each test.
+    """
+    from napari_seg3d.gui import worker
+
+    before, turns = sys.getswitchinterval(), worker.ShortTurns()
+    monkeypatch.setattr(worker, "InChild", lambda: worker.InThread(turns))
+    yield
+    sys.setswitchinterval(before)

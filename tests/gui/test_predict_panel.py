@@ -269,7 +269,7 @@ def test_several_models_predict_together(viewer, workspace, trained_study, run, 
     assert panel.models == (run.with_name("cv"),)
 
 
-def test_only_a_box_and_a_model_that_does_not_fit(page, trained_study):
+def test_only_a_box_and_a_model_that_does_not_fit(without_child, page, trained_study):
     panel, workspace = page.panel, page.workspace
     page.open(trained_study, "case1")
     page.wait(lambda: "truth" in page.viewer.layers)
@@ -314,7 +314,7 @@ def test_only_a_box_and_a_model_that_does_not_fit(page, trained_study):
     assert not panel.predict_button.isEnabled()
 
 
-def test_marked_cases_one_that_is_damaged_and_one_beside_a_training(page, trained_study, monkeypatch):
+def test_marked_cases_one_that_is_damaged_and_one_beside_a_training(without_child, page, trained_study, monkeypatch):
     panel, workspace = page.panel, page.workspace
     page.open(trained_study)
     page.target("selected")

@@ -430,7 +430,7 @@ def _rounds(run: Path):
     return [event for event in read_history(run) if isinstance(event, EpochDone)]
 
 
-def test_a_failing_training_says_why_and_the_next_one_works(page, study):
+def test_a_failing_training_says_why_and_the_next_one_works(without_child, page, study):
     panel = page.panel
     page.open(study)
     image = study / "images" / "case1.nii.gz"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from napari_seg3d.cli import main
 from napari_seg3d.events import Validated
 from napari_seg3d.model.checkpoint import load_model
 from napari_seg3d.training.run import RunFolder, read_history
@@ -31,15 +33,34 @@ def dataset(tmp_path_factory, tiny_case):
     return folder
 
 
-def run_ranks(ranks, *arguments):
-    command = [sys.executable, "-m"]
-    if ranks > 1:
-        command += ["torch.distributed.run", f"--nproc-per-node={ranks}", "--master-addr=127.0.0.1",
-                    "--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m"]  # fmt: skip
-    command += ["napari_seg3d", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    root = Path(__file__).parents[2]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=root)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ROOT = Path(__file__).parents[2]
+
+
+def run_torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
+               "--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m",
+               "napari_seg3d", *map(str, arguments)]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=ENVIRONMENT, cwd=ROOT)
+
+
+def run_two(*arguments):
+    """Start both processes with what torchrun tells them, without torchrun, which loads torch once more."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {**ENVIRONMENT, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
+              "LOCAL_WORLD_SIZE": "2"}  # fmt: skip
+    command = [sys.executable, "-m", "napari_seg3d", *map(str, arguments)]
+    ranks = [
+        subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+    return [rank.returncode for rank in ranks], errors
 
 
 SETTINGS = ["--set", "network.widths=4,8", "--set", "network.strides=[[1,1,1],[2,2,2]]", "--set",
@@ -50,10 +71,10 @@ SETTINGS = ["--set", "network.widths=4,8", "--set", "network.strides=[[1,1,1],[2
 @pytest.mark.slow
 def test_two_ranks_learn_what_one_learns(tmp_path, dataset):
     one, two = tmp_path / "one", tmp_path / "two"
-    for ranks, run in ((1, one), (2, two)):
-        done = run_ranks(ranks, "train", dataset, "--output", run, "--epochs", 3, "--device", "cpu",
-                         "--split", dataset.parent / "split.json", *SETTINGS)  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    split = ("--epochs", 3, "--device", "cpu", "--split", dataset.parent / "split.json", *SETTINGS)
+    assert main([*map(str, ("train", dataset, "--output", one, "--threads", 1, *split))]) == 0
+    done = run_torchrun("train", dataset, "--output", two, *split)
+    assert done.returncode == 0, done.stderr
     assert RunFolder.open(two).facts().state == "finished"
     ours, theirs = (load_model(run / "last.safetensors").weights for run in (one, two))
     for name, tensor in ours.items():
@@ -64,14 +85,14 @@ def test_two_ranks_learn_what_one_learns(tmp_path, dataset):
     # Each said everything once.
     assert (two / "events.jsonl").read_text().count('"EpochDone"') == 3
 
-    more = run_ranks(2, "train", dataset, "--output", two, "--resume", "--epochs", 1, "--device", "cpu")
-    assert more.returncode == 0, more.stderr
+    codes, errors = run_two("train", dataset, "--output", two, "--resume", "--epochs", 1, "--device", "cpu")
+    assert codes == [0, 0], errors
     assert load_model(two / "last.safetensors").history["step"] == 16
 
 
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, dataset):
     settings = [s.replace("batch_size=4", "batch_size=3") for s in SETTINGS]
-    done = run_ranks(2, "train", dataset, "--output", tmp_path / "run", "--epochs", 1, "--device", "cpu", *settings)
-    assert done.returncode != 0
-    assert "A batch of 3 patches cannot be shared by 2 processes. Set batch_size to 4." in done.stderr
+    codes, errors = run_two("train", dataset, "--output", tmp_path / "run", "--epochs", 1, "--device", "cpu", *settings)
+    assert 0 not in codes
+    assert "A batch of 3 patches cannot be shared by 2 processes. Set batch_size to 4." in "".join(errors)
