@@ -195,6 +195,12 @@ class Tour:
         end = time.monotonic() + 0.7
         self.wait_for(lambda: time.monotonic() > end, "the picture")
 
+    def show_views(self, mode: str) -> None:
+        """Show further views below the canvas."""
+        self._session.linked_views.open(mode)
+        views = self._session.linked_views.views
+        self.wait_for(lambda: views is None or not views.is_behind, "the views")
+
     def save(self, path: Path) -> None:
         """Write a picture of the whole window."""
         self.settle()
@@ -296,6 +302,20 @@ def _learn(tour: Tour) -> None:
     tour.show(section)
 
 
+def _planes(tour: Tour) -> None:
+    """The other two planes below the canvas, standing at the place that is stepped to."""
+    page: Any = tour.dock.show_page("Review")
+    page.learning.set_open(False)
+    page.steps.step(1)
+    tour.show(page.looks)
+    tour.show_views("planes")
+
+
+def _images(tour: Tour) -> None:
+    """The other images of the case below the canvas, in the same slice."""
+    tour.show_views("images")
+
+
 class Picture:
     """One picture: its title, and how the window gets there."""
 
@@ -316,6 +336,8 @@ PICTURES: Mapping[str, Picture] = MappingProxyType(
         "tools": Picture("The preview of a tool", _tools),
         "queue": Picture("The review list", _queue),
         "learn": Picture("Learning from corrections", _learn),
+        "planes": Picture("The other planes beside the canvas", _planes),
+        "images": Picture("The other images beside the canvas", _images),
     }
 )
 #: Those of the pages, which the demonstration takes.

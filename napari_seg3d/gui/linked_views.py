@@ -47,7 +47,10 @@ SETTLED_MS = 300
 HEIGHT_SHARE = 0.38
 
 _COMMON_LOOKS = ("visible", "opacity", "blending", "name")
-_IMAGE_LOOKS = (*_COMMON_LOOKS, "contrast_limits_range", "contrast_limits", "gamma", "colormap", "interpolation2d")
+_IMAGE_LOOKS = (
+    *_COMMON_LOOKS, "contrast_limits_range", "contrast_limits", "gamma", "colormap", "interpolation2d", "mouse_pan",
+    "cursor_size", "cursor",
+)  # fmt: skip
 #: `mode` sets the cursor and whether the mouse pans, so those follow it.
 _LABELS_LOOKS = (
     *_COMMON_LOOKS, "colormap", "contour", "show_selected_label", "brush_size", "selected_label", "contiguous",
@@ -154,9 +157,9 @@ class Twin:
         self._looks: tuple[str, ...] = _LABELS_LOOKS if isinstance(layer, Labels) else _IMAGE_LOOKS
         if isinstance(layer, Labels):
             self.copy: Layer = LinkedLabels(layer, features=layer.features, colormap=layer.colormap, **place)
-            self.copy.mouse_drag_callbacks.append(self._use_tool)
         else:
             self.copy = LinkedImage(layer.data, contrast_limits=layer.contrast_limits, **place)
+        self.copy.mouse_drag_callbacks.append(self._use_tool)
         self._slots: list[tuple[Any, Callable[..., Any]]] = []
         self._follow_looks()
         for name in (*self._looks, "scale", "translate"):
@@ -197,7 +200,7 @@ class Twin:
 
     def _use_tool(self, _copy: Layer, event: Any) -> Iterator[None]:
         """Let a tool of ours that waits for the mouse on the main layer have it here."""
-        own = set(Labels._drag_modes.values())
+        own = set(type(self.layer)._drag_modes.values())
         for callback in [one for one in self.layer.mouse_drag_callbacks if one not in own]:
             yield from callback(self.copy, event) or ()
 
@@ -422,6 +425,8 @@ class LinkedView(QWidget):
             if turned:
                 dims.order = wanted
             axis = dims.order[0]
+            # What Ctrl+wheel moves.
+            dims.last_used = axis
             if abs(dims.point[axis] - point[axis]) > 1e-6:
                 dims.set_point(axis, point[axis])
             self._title.text = self._words()
@@ -506,7 +511,12 @@ class LinkedView(QWidget):
         self.pressed.emit(True)
         yield from click(model, event, self.clicked.emit)
         # The layer hears of it after the viewer: a tool may only now take what was drawn.
-        QTimer.singleShot(0, partial(self.pressed.emit, False))
+        QTimer.singleShot(0, self._let_go)
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            # The view may have been closed meanwhile.
+            self.pressed.emit(False)
 
     def _move(self, _model: ViewerModel, event: Any) -> None:
         if "Shift" in event.modifiers and not event.is_dragging:
@@ -546,13 +556,10 @@ def click(model: ViewerModel, event: Any, take: Callable[[tuple[float, ...]], ob
 def painted_box(layer: Labels, event: Any) -> dict[int, tuple[int, int]]:
     """Voxels (start, stop) by axis of a `labels_update` of a layer; axes without an entry may be touched anywhere."""
     displayed = layer._slice_input.displayed
-    box = {
+    return {
         int(axis): (int(start), int(start) + int(length))
         for axis, start, length in zip(displayed, event.offset, event.data.shape, strict=False)
     }
-    if layer.n_edit_dimensions == 2:
-        box |= {axis: (index, index + 1) for axis, index in shown_slice(layer).items()}
-    return box
 
 
 def shown_slice(layer: Layer) -> dict[int, int]:
@@ -607,7 +614,8 @@ class LinkedViews(QWidget):
         self._slots: list[tuple[Any, Callable[..., Any]]] = []
         self._of_layers: dict[Layer, list[tuple[Any, Callable[..., Any]]]] = {}
         self._stale = True
-        self._changes: list[tuple[Layer, Mapping[int, tuple[int, int]]]] = []
+        #: What is to be drawn again, and whether the main canvas has not drawn it either.
+        self._changes: list[tuple[Layer, Mapping[int, tuple[int, int]], bool]] = []
         self._stood: dict[Layer, tuple[Any, ...]] = {}
         self._point: tuple[float, ...] = ()
         self._wanted: tuple[float, ...] | None = None
@@ -984,7 +992,7 @@ class LinkedViews(QWidget):
         self._changes = [change for change in self._changes if change[0] is not layer]
 
     def _was_painted(self, layer: Labels, event: Any) -> None:
-        self._changed(layer, painted_box(layer, event))
+        self._changed(layer, painted_box(layer, event), on_canvas=True)
 
     def _standing(self) -> tuple[Any, ...]:
         dims = self._viewer.dims
@@ -995,23 +1003,24 @@ class LinkedViews(QWidget):
         standing = self._standing()
         moved, self._stood[layer] = self._stood.get(layer) != standing, standing
         if not moved and not self._refreshing:
-            self._changed(layer, {})
+            self._changed(layer, {}, on_canvas=True)
 
-    def _changed(self, layer: Layer, box: Mapping[int, tuple[int, int]]) -> None:
-        self._changes.append((layer, box))
+    def _changed(self, layer: Layer, box: Mapping[int, tuple[int, int]], on_canvas: bool = False) -> None:
+        self._changes.append((layer, box, not on_canvas))
         self._pacer.want()
 
     def _draw_changes(self) -> None:
         changes, self._changes = self._changes, []
-        whole: dict[Layer, Mapping[int, tuple[int, int]]] = {}
-        for layer, box in changes:
-            whole[layer] = box if layer not in whole else _around(whole[layer], box)
+        whole: dict[Layer, tuple[Mapping[int, tuple[int, int]], bool]] = {}
+        for layer, box, on_main in changes:
+            before, main_before = whole.get(layer, (box, False))
+            whole[layer] = _around(before, box), on_main or main_before
         self._refreshing = True
         try:
-            for layer, box in whole.items():
+            for layer, (box, on_main) in whole.items():
                 for view in self.views:
                     view.refresh_labels(layer, box)
-                if layer in self._viewer.layers and layer.visible and is_seen(layer, box):
+                if on_main and layer in self._viewer.layers and layer.visible and is_seen(layer, box):
                     layer.refresh(extent=False, thumbnail=False, highlight=False)
         finally:
             self._refreshing = False
