@@ -275,10 +275,9 @@ class StepsSection(QWidget):
         self._current, self._number = None, -1
         self._found = ()
         self._draw(None)
-        if self.chosen == DISAGREEMENTS or not self.isVisible():
-            self._list_anew()
-        else:
+        if self.chosen != DISAGREEMENTS and self.isVisible():
             self._look_for()
+        self._list_anew()
 
     def showEvent(self, event: object) -> None:  # Qt's name
         """Look for places when they are first seen."""

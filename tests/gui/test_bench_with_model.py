@@ -46,6 +46,9 @@ def test_uncertain_regions_keys_and_predicting_ahead(make_napari_viewer, trained
         assert place >= 0
         steps.source.setCurrentIndex(place)
         steps.source.activated.emit(place)
+        # What another list held is gone at once.
+        assert steps.places == ()
+        assert steps.where.text() == "Looking…"
         wait(lambda: steps.places)
         uncertainty = read_volume(folder / "case1.uncertainty.nii.gz").data
         reached = np.zeros(uncertainty.shape, bool)
