@@ -145,6 +145,16 @@ def versions(folder: Path, case_id: str) -> list[Correction]:
     return [_correction(version, path) for version, path in sorted(found)]
 
 
+def author_of(path: Path) -> str:
+    """Return who saved a version; empty if that is not known, or the file is no version."""
+    if not _VERSION.fullmatch(path.name):
+        return ""
+    try:
+        return _correction(0, path).author
+    except DatasetError:
+        return ""
+
+
 def latest_corrections(folder: Path) -> dict[str, Path]:
     """Return the newest version of every corrected case; an empty dict if the folder is not there (yet)."""
     if not folder.is_dir():

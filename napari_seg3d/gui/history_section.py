@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.layers import Labels
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QListWidget, QListWidgetItem, QWidget
 
 from ..errors import Seg3dError
@@ -37,6 +37,7 @@ class HistorySection(Section):
         self._going = False
         self.list = QListWidget()
         self.list.setToolTip("Click a line to go back to it, or forward again; Ctrl+Z and Ctrl+Shift+Z go step by step")
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.itemClicked.connect(lambda item: self.go_to(self.list.row(item)))
         self.body.addWidget(self.list)
@@ -84,12 +85,13 @@ class HistorySection(Section):
         self.list.setEnabled(edits is not None)
         for place, name in enumerate([BEGINNING, *done, *undone]):
             item = QListWidgetItem(name if place == 0 else f"{place}  {name}")
+            item.setToolTip(name)
             if place > len(done):
                 item.setText(f"{item.text()} (undone)")
                 font = item.font()
                 font.setItalic(True)
                 item.setFont(font)
-                item.setToolTip("Undone; click to do it again")
+                item.setToolTip(f"{name}: undone; click to do it again")
             self.list.addItem(item)
         self.list.setCurrentRow(len(done))
         self.list.scrollToItem(self.list.item(len(done)))

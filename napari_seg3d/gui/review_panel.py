@@ -673,8 +673,8 @@ class ReviewPanel(Panel):
             heads[7] = ("Change\nml", "How much more that is than when the layer was loaded, in ml")
         elif raters is not None:
             mine, other = raters
-            heads[5] = (f"{shortened(mine, 9)}\nml", f"Volume in ml in {mine}")
-            heads[6] = (f"{shortened(other, 9)}\nml", f"Volume in ml in {other}")
+            heads[5] = (f"{shortened(mine, 6)}\nml", f"Volume in ml in {mine}")
+            heads[6] = (f"{shortened(other, 6)}\nml", f"Volume in ml in {other}")
             heads[7] = ("Δ\nml", f"Volume in {mine} minus that in {other}, in ml")
         for column, (name, tooltip) in heads.items():
             item = self._scores.horizontalHeaderItem(column)

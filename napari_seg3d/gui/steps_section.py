@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..cases.corrections import author_of
 from ..comparison.difference import Disagreement
 from ..correction.change import Change, Indices
 from ..correction.marks import Mark, Marks, marks_path
@@ -94,6 +95,8 @@ class StepsSection(QWidget):
         self._standing: tuple[Mark, ...] = ()
         self._deeds: dict[str, Deed] = {}
         self._marks_of = ""
+        #: What the corrected layer and the other one are called, where neither is a truth.
+        self.raters: tuple[str, str] | None = None
         #: Whether a decision is being carried out.
         self._deciding = False
         self._places: tuple[Place, ...] = ()
@@ -198,6 +201,7 @@ class StepsSection(QWidget):
         self._layer, self._edits, self._geometry = layer, edits, geometry
         self._comparison, self._other = comparison, other
         self._open_marks("" if origin is None else origin.case_id)
+        self.raters = raters_of(layer, against)
         if geometry is None:
             self.close_outline()
         self.setVisible(geometry is not None)
@@ -432,7 +436,10 @@ class StepsSection(QWidget):
         if isinstance(place, Stop):
             return place
         assert self._other is not None
-        return disagreement_stops([place], self._label_map(), self._other, raters=self.raters)[0]
+        return disagreement_stops([place], self._label_map(), self._other, raters=self._short_raters())[0]
+
+    def _short_raters(self) -> tuple[str, str] | None:
+        return None if self.raters is None else (shortened(self.raters[0]), shortened(self.raters[1]))
 
     def _labels(self) -> NDArray[Any]:
         """The layer's labels (X, Y, Z) as they are now: a view."""
@@ -459,7 +466,7 @@ class StepsSection(QWidget):
             text = f"{count} place{'s' if count > 1 else ''}, {left}"
         else:
             position = position_in_words(self._places, self._number)  # type: ignore[arg-type]
-            text = f"{position}\n{self._stop(self._current).words}"
+            text, marked = f"{position}{marked}\n{self._stop(self._current).words}", ""
         self.where.setText(text + marked)
         self.back.setEnabled(count > 0 and self._number > 0)
         self.on.setEnabled(count > 0 and (self._number < count - 1 or self._current is None))
@@ -478,7 +485,7 @@ class StepsSection(QWidget):
             keeping = "It is right as it is: take the place off the list"
         elif (raters := self.raters) is not None:
             mine, other = raters
-            take, keep = f"Take {shortened(other)}", f"Keep {shortened(mine)}"
+            take, keep = f"Take {shortened(other, 9)}", f"Keep {shortened(mine, 9)}"
             taking = f"{other} is right here: take its labels for this place, one step to undo"
             keeping = f"{mine} is right here: take the place off the list"
         else:
@@ -491,19 +498,6 @@ class StepsSection(QWidget):
                 button.setText(text)
             if button.toolTip() != with_key(tooltip, key):
                 button.setToolTip(with_key(tooltip, key))
-
-    @property
-    def raters(self) -> tuple[str, str] | None:
-        """The names of the corrected layer and of the other one, where neither is a truth."""
-        layers = self._layer, self._against
-        origins = [None if layer is None else origin_or_none(layer) for layer in layers]
-        if any(origin is None or origin.role == "truth" for origin in origins):
-            return None
-        assert origins[0] is not None
-        if len(origins[0].raters) == 2:
-            return origins[0].raters[0], origins[0].raters[1]
-        mine, other = (layer.name for layer in layers if layer is not None)
-        return mine, other
 
     def _nothing(self) -> str:
         if self._search is not None:
@@ -663,6 +657,19 @@ class StepsSection(QWidget):
         layer, self._outline, self._outlined = self._outline, None, None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
+
+
+def raters_of(mine: Labels | None, other: Labels | None) -> tuple[str, str] | None:
+    """Return what two layers are called where neither is a truth: who saved them, if they are two, else their names."""
+    if mine is None or other is None:
+        return None
+    origin, against = origin_or_none(mine), origin_or_none(other)
+    if origin is None or against is None or "truth" in (origin.role, against.role):
+        return None
+    if len(origin.raters) == 2:
+        return origin.raters[0], origin.raters[1]
+    one, two = ("" if each.path is None else author_of(each.path) for each in (origin, against))
+    return (one, two) if one and two and one != two else (mine.name, other.name)
 
 
 def _on_layer(indices: Indices, geometry: Geometry) -> tuple[NDArray[np.intp], ...]:

@@ -395,10 +395,12 @@ def test_two_raters_and_their_consensus(page: Page, monkeypatch: pytest.MonkeyPa
     layers = []
     for name, axis in (("anna", 0), ("ben", 1)):
         path = save_correction(folder, "case1", truth.with_data(np.roll(truth.data, 1, axis)), author=name)
-        layers.append(prediction_layer(read_label_map(path, truth.table), name=name, case_id="case1", path=path))
+        # They are called after who saved them, whatever their layers are called.
+        label_map = read_label_map(path, truth.table)
+        layers.append(prediction_layer(label_map, name=f"version of {name}", case_id="case1", path=path))
         viewer.add_layer(layers[-1])
     workspace.refresh_results()
-    panel._predicted.setCurrentIndex(panel._predicted.findText("anna"))
+    panel._predicted.setCurrentIndex(panel._predicted.findText("version of anna"))
     panel.compare_with(layers[1])
     page.wait_for_scores()
     steps = panel.steps
