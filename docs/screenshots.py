@@ -25,7 +25,7 @@ PICTURES = {
     "case.png": "figures/brain_*.png",
 }
 #: Pictures of the correction bench, taken afterwards on the study of the demonstration.
-BENCH = ("step", "tools", "queue", "learn", "planes", "images")
+BENCH = ("step", "tools", "queue", "learn", "planes", "images", "raters")
 
 
 def main() -> int:

@@ -201,6 +201,10 @@ class Tour:
         views = self._session.linked_views.views
         self.wait_for(lambda: views is None or not views.is_behind, "the views")
 
+    def hide_views(self) -> None:
+        """Show the canvas alone."""
+        self._session.linked_views.close()
+
     def save(self, path: Path) -> None:
         """Write a picture of the whole window."""
         self.settle()
@@ -316,6 +320,24 @@ def _images(tour: Tour) -> None:
     tour.show_views("images")
 
 
+def _raters(tour: Tour) -> None:
+    """Two raters: what only one of them has, and how far they agree."""
+    from .layers import origin_of, prediction_layer, snapshot
+
+    page: Any = tour.dock.show_page("Review")
+    tour.hide_views()
+    first, second = page.predicted_layer, page.truth_layer
+    first.name = "anna"
+    layer = prediction_layer(snapshot(second), name="ben", case_id=origin_of(second).case_id)
+    layer.contour = 1
+    tour.viewer.add_layer(layer)
+    page.compare_with(layer)
+    tour.wait_for(lambda: page.raters.words.text() != "", "the agreement")
+    second.visible = False
+    page.steps.step(1)
+    tour.show(page.looks)
+
+
 class Picture:
     """One picture: its title, and how the window gets there."""
 
@@ -338,6 +360,7 @@ PICTURES: Mapping[str, Picture] = MappingProxyType(
         "learn": Picture("Learning from corrections", _learn),
         "planes": Picture("The other planes beside the canvas", _planes),
         "images": Picture("The other images beside the canvas", _images),
+        "raters": Picture("Two raters", _raters),
     }
 )
 #: Those of the pages, which the demonstration takes.
