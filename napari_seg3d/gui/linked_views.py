@@ -9,6 +9,7 @@ mouse was. The keyboard stays with the main canvas. Nothing here runs while no v
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ PLANES_MODE, IMAGES_MODE = "planes", "images"
 SHORTEST_MS, LONGEST_MS, SHARE = 20, 250, 0.5
 #: Colour of the crosshair; half the length of the cursor's cross in pixels; more mm than any line needs.
 CROSS_COLOUR, ARM_PIXELS, FAR_MM = (1.0, 0.84, 0.25, 0.75), 9.0, 1e4
+#: Seconds within which the camera follows the mouse.
+TOUCH_S = 0.5
 #: Pixels by which the mouse may move in a click.
 CLICK_PIXELS = 3
 #: Milliseconds until the window has been laid out anew.
@@ -298,6 +301,7 @@ class LinkedView(QWidget):
         self.is_moved = False
         self._quiet = 0
         self._camera: tuple[Any, ...] = ()
+        self._touched = float("-inf")
         self._title = TextOverlay(position="top_left", font_size=9, box=False, visible=True)
         self.model.canvas.overlays["seg3d_title"] = self._title
         layout = QVBoxLayout(self)
@@ -313,6 +317,8 @@ class LinkedView(QWidget):
         for emitter, slot in self._slots:
             emitter.connect(slot)
         self.model.mouse_drag_callbacks.append(self._press)
+        for callbacks in (self.model.mouse_wheel_callbacks, self.model.mouse_double_click_callbacks):
+            callbacks.append(self.touch)
         self.model.mouse_move_callbacks.append(self._move)
 
     @contextlib.contextmanager
@@ -328,8 +334,13 @@ class LinkedView(QWidget):
         """Give everything back; the widget can be deleted."""
         for emitter, slot in self._slots:
             emitter.disconnect(slot)
-        self.model.mouse_drag_callbacks.clear()
-        self.model.mouse_move_callbacks.clear()
+        for callbacks in (
+            self.model.mouse_drag_callbacks,
+            self.model.mouse_move_callbacks,
+            self.model.mouse_wheel_callbacks,
+            self.model.mouse_double_click_callbacks,
+        ):
+            callbacks.clear()
         for twin in self.twins.values():
             twin.close()
         self.twins.clear()
@@ -488,8 +499,9 @@ class LinkedView(QWidget):
 
     def _camera_moved(self) -> None:
         now = self._camera_now()
-        # Drawing alone sends back what was set, in fewer digits.
-        if not self._quiet and not (self._camera and np.allclose(now, self._camera, rtol=1e-3, atol=1e-2)):
+        # A canvas that gets another size moves its camera, too, and drawing sends back what was set, in fewer digits.
+        by_hand = not self._quiet and time.monotonic() - self._touched < TOUCH_S
+        if by_hand and not (self._camera and np.allclose(now, self._camera, rtol=1e-3, atol=1e-2)):
             self.is_moved = True
             self._camera = now
             self.zoomed.emit()
@@ -502,6 +514,10 @@ class LinkedView(QWidget):
 
     # The mouse
 
+    def touch(self, *_: object) -> None:
+        """Take what the camera does in the next moment for the user's doing."""
+        self._touched = time.monotonic()
+
     def _dims_moved(self) -> None:
         axis = self.model.dims.order[0]
         if not self._quiet and self.model.dims.ndim == 3:
@@ -509,7 +525,9 @@ class LinkedView(QWidget):
 
     def _press(self, model: ViewerModel, event: Any) -> Iterator[None]:
         self.pressed.emit(True)
-        yield from click(model, event, self.clicked.emit)
+        for _ in click(model, event, self.clicked.emit):
+            self.touch()
+            yield
         # The layer hears of it after the viewer: a tool may only now take what was drawn.
         QTimer.singleShot(0, self._let_go)
 

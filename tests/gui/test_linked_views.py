@@ -106,6 +106,10 @@ def test_the_other_planes_stand_and_change_with_the_canvas(bench: Any, qtbot: An
             assert np.shares_memory(twin.copy.data, one.data)
             np.testing.assert_array_equal(twin.copy.scale, one.scale)
             assert twin.copy.editable == one.editable
+        # The whole slice is to be seen.
+        extent = view.model.layers.extent.world
+        size_mm = np.divide(view.model.canvas.size, view.model.scene.camera.zoom)
+        assert np.all(np.ptp(extent, axis=0)[list(view.model.dims.displayed)] < size_mm)
     # The same point everywhere, wherever it was moved.
     viewer.dims.set_current_step((0, 1, 2), (3, 10, 7))
     settle(views, qtbot)
@@ -261,6 +265,7 @@ def test_the_other_images_share_slice_camera_and_brush(bench: Any, qtbot: Any) -
         np.testing.assert_allclose(view.model.scene.camera.center[-2:], viewer.scene.camera.center[-2:], atol=1e-3)
     assert first.model.scene.camera.zoom == pytest.approx(second.model.scene.camera.zoom, rel=0.02)
     zoom = viewer.scene.camera.zoom
+    first.touch()
     first.model.scene.camera.zoom *= 1.5
     settle(views, qtbot)
     assert viewer.scene.camera.zoom == pytest.approx(1.5 * zoom, rel=0.02)
