@@ -1,9 +1,10 @@
 """Painting and scrolling with further views beside the canvas: what a step costs, and when the canvas shows it.
 
 A window with four images of 240 x 240 x 155 voxels and labels, without views, with the other two planes, and with the
-other three images. The real canvas gets the mouse, the real slider is moved. Aim: with the two planes the brush reaches
-the picture in at most 120 ms (worst), as without them; the views may come later, and are drawn as often as the window
-has time for. Processor time does not depend on what else the machine does; the time by the clock does.
+other three images. The real canvas gets the mouse, the real slider is moved; the views may come later than the canvas,
+and are drawn as often as the window has time for. Promise: with the two planes a step of a stroke or of the slider takes
+at most 1.5 times the processor time that it takes without. That time does not depend on what else the machine does; the
+time by the clock, until the canvas shows its picture, does.
 
     python benchmarks/linked_views.py
 
@@ -21,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe
-from window import PAINT_WORST_MS, SHAPE, Window, percentile
+from window import SHAPE, Window, percentile
 
+RATIO = 1.5
 #: Slices that the slider goes through.
 SLICES = range(60, 100)
 
 
 def main() -> int:
-    """Measure and print the table; 1 if painting beside two planes is too slow."""
+    """Measure and print the table; 1 if two planes cost too much."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=1)
     choices = parser.parse_args()
@@ -38,7 +40,7 @@ def main() -> int:
         os.environ["NAPARI_CONFIG"] = str(Path(folder) / "napari.yaml")
         os.environ["XDG_CONFIG_HOME"] = folder
         window = WindowWithViews()
-        worst = {}
+        works: dict[str, tuple[float, float]] = {}
         print(f"{'':18}{'brush, ms by the clock':>28}{'work':>8}{'slice, ms by the clock':>28}{'work':>8}")
         print(f"{'':18}{'median':>10}{'p95':>9}{'worst':>9}{'ms':>8}{'median':>10}{'p95':>9}{'worst':>9}{'ms':>8}")
         for _ in range(choices.rounds):
@@ -46,11 +48,15 @@ def main() -> int:
                 window.show_views(mode)
                 strokes, stroke_work = window.timed(window.paint)
                 slices, slice_work = window.timed(window.drag)
-                worst[mode] = max(strokes)
+                works[mode] = stroke_work, slice_work
                 print(f"{name:18}{line(strokes, stroke_work)}{line(slices, slice_work)}", flush=True)
         window.viewer.close()
-    kept = worst["planes"] <= PAINT_WORST_MS
-    print("yes" if kept else "NO ", f"painting beside two planes, worst step {worst['planes']:.0f} ms")
+    stroke, scroll = (works["planes"][which] / works[""][which] for which in (0, 1))
+    kept = max(stroke, scroll) <= RATIO
+    print(
+        "yes" if kept else "NO ",
+        f"work beside two planes: brush {stroke:.2f}, slice {scroll:.2f} times (promise {RATIO})",
+    )
     return int(not kept)
 
 
