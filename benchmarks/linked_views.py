@@ -2,9 +2,9 @@
 
 A window with four images of 240 x 240 x 155 voxels and labels, without views, with the other two planes, and with the
 other three images. The real canvas gets the mouse, the real slider is moved; the views may come later than the canvas,
-and are drawn as often as the window has time for. Promise: with the two planes a step of a stroke or of the slider takes
-at most 1.5 times the processor time that it takes without. That time does not depend on what else the machine does; the
-time by the clock, until the canvas shows its picture, does.
+and are drawn as often as the window has time for. Promise: with the two planes a step of a stroke or of the slider
+takes at most 1.5 times the processor time that it takes without. On a busy machine the views are drawn less often, and
+cost less; the time by the clock, until the canvas shows its picture, stands beside it.
 
     python benchmarks/linked_views.py
 
