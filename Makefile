@@ -2,7 +2,7 @@
 #
 #   make demo     a made-up study through the whole house: train, predict, compare, report
 #   make window   open napari with the Seg3D panels
-#   make test     all tests on PyQt5, then those of the window on PyQt6
+#   make test     all tests on PyQt5, and those of the window on PyQt6 beside them
 #   make lint     style, docstrings, import rules      make types    mypy
 #   make docs     the documentation, with fresh screenshots
 #   make bench DATA=/path/to/studies    the benchmarks (see benchmarks/README.md)
@@ -119,10 +119,11 @@ window: $(VENV)/.use
 # Both parts run even if the first fails, so that one run tells everything. pytest-xvfb brings the screen.
 .PHONY: test
 test: $(VENV)/.test
-	@failed=""; \
+	@failed=""; others=$$(mktemp); \
+	QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(BIN)/python -m pytest tests/gui $(PYTEST_ARGS) </dev/null >"$$others" 2>&1 & window=$$!; \
 	QT_API=pyqt5 PYTEST_QT_API=pyqt5 $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null || failed="the whole suite on PyQt5"; \
-	QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(BIN)/python -m pytest tests/gui $(PYTEST_ARGS) </dev/null \
-		|| failed="$${failed:+$$failed, }the window on PyQt6"; \
+	wait $$window || failed="$${failed:+$$failed, }the window on PyQt6"; \
+	echo; echo "The window on PyQt6:"; cat "$$others"; rm -f "$$others"; \
 	if [ -n "$$failed" ]; then echo "Failed: $$failed" >&2; exit 1; fi
 
 .PHONY: lint

@@ -87,7 +87,7 @@ class LiveVolumes:
     >>> label_map = LabelMap(np.ones((2, 3, 4), np.uint8), Geometry((2, 3, 4), np.diag([5.0, 5, 40, 1])))
     >>> live = LiveVolumes(label_map)
     >>> live.changed(old=np.array([1, 1, 1]), new=np.array([2, 0, 2]))
-    >>> [(one.name, one.volume_ml, one.change_ml) for one in live.volumes()]
+    >>> [(one.name, round(one.volume_ml, 3), round(one.change_ml, 3)) for one in live.volumes()]
     [('label 1', 21.0, -3.0), ('label 2', 2.0, 2.0)]
     """
 

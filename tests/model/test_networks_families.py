@@ -59,7 +59,7 @@ def plan_for(network: str, images: int, outputs: int, patch=(128, 128, 64), adve
 
 
 def tiny(network: str, images: int = 2, **more) -> Plan:
-    patch = (32, 64 if images == 2 else 32, 32) if network == "swin-unetr" else (16, 32, 16)
+    patch = (32, 64, 32) if network == "swin-unetr" else (16, 32, 16)
     return plan_for(network, images, 3, patch, **TINY[network], **more)
 
 
