@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Size of the window in pixels.
 SIZE = (1500, 950)
 #: Seconds that one thing may take to appear, and the child process to take all pictures.
-PATIENCE_S, ALL_S = 60.0, 240.0
+PATIENCE_S, ALL_S = 60.0, 600.0
 
 
 def screenshots(study: Path, case_id: str, output: Path, wanted: Sequence[str] = ()) -> dict[str, Path]:
