@@ -22,15 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 from machine import describe
+from review_window import ReviewWindow
 
-PATIENCE_S = 300.0
 #: Fewest and most strokes of a window before it is killed, and the longest wait from then to the kill.
 STROKES, LATER_S = (3, 20), 0.4
 
@@ -190,50 +189,28 @@ def tell(*words: object) -> None:
 
 def paint_for_ever(study: Path, seed: int) -> None:
     """Open napari and the case, restore what is offered, and paint."""
-    import napari
-    from qtpy.QtCore import QEvent, QPointF, Qt
-    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtCore import QEvent, Qt
     from qtpy.QtWidgets import QApplication
 
-    from napari_seg3d.gui.dock import Seg3DDock
     from napari_seg3d.gui.restore_strip import RestoreStrip
-    from napari_seg3d.gui.session import session_for
 
-    viewer = napari.Viewer(show=True)
-    dock = Seg3DDock(viewer)
-    viewer.window.add_dock_widget(dock, area="right", name="Seg3D")
-    dock.show_page("Review")
-    session = session_for(viewer)
-    workspace, view = session.workspace, session.view
-
-    def wait(condition: Callable[[], object]) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            if time.monotonic() > end:
-                raise TimeoutError("The window did not get there.")
-            QApplication.processEvents()
-            time.sleep(0.001)
-
-    workspace.open_dataset(study)
-    wait(lambda: workspace.dataset is not None)
-    [case] = workspace.dataset.cases
-    shown: list[bool] = []
-    view.shown.connect(lambda: shown.append(True))
-    wait(lambda: workspace.predictions)
-    workspace.open_case(case.id)
-    wait(lambda: shown)
-    session.keeper.wait()
-    wait(lambda: workspace.quick.current is None and not workspace.quick.queue)
+    window = ReviewWindow()
+    viewer, workspace = window.viewer, window.workspace
+    [case_id] = window.open_dataset(study)
+    window.wait(lambda: workspace.predictions)
+    window.open_case(case_id)
+    window.session.keeper.wait()
+    window.settle()
     layer = next(layer for layer in viewer.layers if layer.name.startswith("prediction"))
-    edits = view.edits_of(layer)
+    edits = window.session.view.edits_of(layer)
     count = 0
-    questions = [strip for strip in dock.findChildren(RestoreStrip) if strip.isVisible()]
+    questions = [strip for strip in window.dock.findChildren(RestoreStrip) if strip.isVisible()]
     if questions:
-        asked = re.search(rf"Restore (\d+) edits? to case {re.escape(case.id)}\?", questions[0].text)
+        asked = re.search(rf"Restore (\d+) edits? to case {re.escape(case_id)}\?", questions[0].text)
         assert asked is not None, questions[0].text
         count = int(asked[1])
         questions[0].restore.click()
-        wait(lambda: edits.done)
+        window.wait(lambda: edits.done)
     tell("restored", count, digest(edits.labels), time.monotonic())
 
     def note(_edit: object) -> None:
@@ -242,20 +219,17 @@ def paint_for_ever(study: Path, seed: int) -> None:
         tell("edit", count, digest(edits.labels), time.monotonic())
 
     edits.made.connect(note)
-    canvas = viewer.window._qt_viewer.canvas.native
     button, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
 
     def send(kind: QEvent.Type, at: tuple[float, float], which: Qt.MouseButton, held: Qt.MouseButton) -> None:
-        place = QPointF(*at)
-        where = QPointF(canvas.mapToGlobal(place.toPoint()))
-        QApplication.sendEvent(canvas, QMouseEvent(kind, place, where, which, held, Qt.KeyboardModifier.NoModifier))
+        window.mouse(kind, at, which, held)
         QApplication.processEvents()
 
     viewer.layers.selection.active = layer
     layer.visible = True
     layer.mode = "paint"
     rng = np.random.default_rng(seed)
-    size = np.array([canvas.width(), canvas.height()])
+    size = np.array([window.canvas.width(), window.canvas.height()])
     while True:
         viewer.dims.set_current_step(0, int(rng.integers(0.3 * layer.data.shape[0], 0.7 * layer.data.shape[0])))
         layer.selected_label, layer.brush_size = int(rng.integers(0, 4)), int(rng.integers(2, 9))

@@ -3,8 +3,9 @@
 A window with four images of 240 x 240 x 155 voxels and labels, without views, with the other two planes, and with the
 other three images. The real canvas gets the mouse, the real slider is moved; the views may come later than the canvas,
 and are drawn as often as the window has time for. Promise: with the two planes a step of a stroke or of the slider
-takes at most 1.5 times the processor time that it takes without. On a busy machine the views are drawn less often, and
-cost less; the time by the clock, until the canvas shows its picture, stands beside it.
+takes at most 1.5 times the processor time that it takes without, and the worst step of a stroke at most 120 ms by the
+clock, as without views. On a busy machine the views are drawn less often, and cost less; the time by the clock, until
+the canvas shows its picture, stands beside it.
 
     python benchmarks/linked_views.py
 
@@ -14,15 +15,13 @@ It needs a screen; without one: xvfb-run -a -s '-screen 0 1920x1080x24' python b
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from machine import describe
-from window import SHAPE, Window, percentile
+from review_window import own_preferences
+from window import PAINT_WORST_MS, SHAPE, Window, percentile
 
 RATIO = 1.5
 #: Slices that the slider goes through.
@@ -35,12 +34,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     choices = parser.parse_args()
     print(describe())
-    with tempfile.TemporaryDirectory() as folder:
-        # The user's own preferences stay as they are.
-        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "napari.yaml")
-        os.environ["XDG_CONFIG_HOME"] = folder
+    with own_preferences():
         window = WindowWithViews()
         works: dict[str, tuple[float, float]] = {}
+        worst: dict[str, float] = {}
         print(f"{'':18}{'brush, ms by the clock':>28}{'work':>8}{'slice, ms by the clock':>28}{'work':>8}")
         print(f"{'':18}{'median':>10}{'p95':>9}{'worst':>9}{'ms':>8}{'median':>10}{'p95':>9}{'worst':>9}{'ms':>8}")
         for _ in range(choices.rounds):
@@ -48,16 +45,21 @@ def main() -> int:
                 window.show_views(mode)
                 strokes, stroke_work = window.timed(window.paint)
                 slices, slice_work = window.timed(window.drag)
-                works[mode] = stroke_work, slice_work
+                works[mode], worst[mode] = (stroke_work, slice_work), max(strokes)
                 print(f"{name:18}{line(strokes, stroke_work)}{line(slices, slice_work)}", flush=True)
         window.viewer.close()
     stroke, scroll = (works["planes"][which] / works[""][which] for which in (0, 1))
-    kept = max(stroke, scroll) <= RATIO
-    print(
-        "yes" if kept else "NO ",
-        f"work beside two planes: brush {stroke:.2f}, slice {scroll:.2f} times (promise {RATIO})",
-    )
-    return int(not kept)
+    kept = {
+        f"work beside two planes: brush {stroke:.2f}, slice {scroll:.2f} times (promise {RATIO})": max(stroke, scroll)
+        <= RATIO,
+        f"worst step of the brush beside two planes {worst['planes']:.0f} ms (promise {PAINT_WORST_MS:.0f})": worst[
+            "planes"
+        ]
+        <= PAINT_WORST_MS,
+    }
+    for what, holds in kept.items():
+        print("yes" if holds else "NO ", what)
+    return int(not all(kept.values()))
 
 
 def line(times: list[float], work: float) -> str:

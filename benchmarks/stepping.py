@@ -13,19 +13,15 @@ It needs a screen; without one: xvfb-run -a -s '-screen 0 1920x1080x24' python b
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from live import bent, made_up
 from machine import describe
+from review_window import ReviewWindow, own_preferences
 
 DECISION_MS = 50.0
-PATIENCE_S = 240.0
 
 
 def main() -> int:
@@ -35,10 +31,7 @@ def main() -> int:
     parser.add_argument("--difference", action="store_true", help="with the difference layer shown")
     choices = parser.parse_args()
     print(describe())
-    with tempfile.TemporaryDirectory() as folder:
-        # The user's own preferences stay as they are.
-        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "napari.yaml")
-        os.environ["XDG_CONFIG_HOME"] = folder
+    with own_preferences():
         decided, drawn = measure(choices.decisions, difference=choices.difference)
     p95 = float(np.percentile(decided, 95))
     print(f"a decision and the next place: median {np.median(decided):.0f}, p95 {p95:.0f} ms of work")
@@ -49,38 +42,25 @@ def main() -> int:
 
 def measure(decisions: int, *, difference: bool) -> tuple[list[float], list[float]]:
     """Take the truth's version of one place after the other; return ms of work without and with the picture."""
-    import napari
     from qtpy.QtWidgets import QApplication
 
-    from napari_seg3d.gui.dock import Seg3DDock
     from napari_seg3d.gui.layers import image_layer, prediction_layer, truth_layer
-    from napari_seg3d.gui.session import session_for
     from napari_seg3d.volumes.volume import Volume
 
-    def wait(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            if time.monotonic() > end:
-                raise TimeoutError("The window did not get there.")
-            QApplication.processEvents()
-            time.sleep(0.005)
+    window = ReviewWindow()
+    viewer, page = window.viewer, window.dock.page("Review")
 
     def rest(seconds: float) -> None:
         end = time.monotonic() + seconds
-        wait(lambda: time.monotonic() > end)
+        window.wait(lambda: time.monotonic() > end)
 
-    viewer = napari.Viewer()
-    session = session_for(viewer)
-    dock = Seg3DDock(viewer)
-    viewer.window.add_dock_widget(dock, area="right")
-    page = dock.show_page("Review")
     rng = np.random.default_rng(0)
     truth = made_up(rng)
     image = rng.normal(size=truth.data.shape).astype(np.float32)
     viewer.add_layer(image_layer(Volume(image, truth.geometry), name="image"))
     viewer.add_layer(truth_layer(truth))
     viewer.add_layer(prediction_layer(truth.with_data(bent(truth.data, rng))))
-    wait(lambda: bool(page.steps.places))
+    window.wait(lambda: bool(page.steps.places))
     page.show_difference(difference)
     page.steps.step(1)
     rest(1)
@@ -93,8 +73,7 @@ def measure(decisions: int, *, difference: bool) -> tuple[list[float], list[floa
         decided.append(1000 * (there - begin))
         drawn.append(1000 * (time.thread_time() - begin))
         rest(0.2)
-    session.shutdown()
-    viewer.close()
+    window.close()
     # The first ones make what the others use.
     return decided[2:], drawn[2:]
 

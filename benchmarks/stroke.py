@@ -13,16 +13,14 @@ It needs a screen; without one: xvfb-run -a -s '-screen 0 1920x1080x24' python b
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from machine import describe
-from switch import PATIENCE_S, made_up_study
+from review_window import ReviewWindow, own_preferences
+from switch import made_up_study
 
 STROKE_MS = 50.0
 
@@ -34,90 +32,59 @@ def main() -> int:
     parser.add_argument("--study", type=Path, help="folder of the made-up study (default: a temporary one)")
     choices = parser.parse_args()
     print(describe())
-    with tempfile.TemporaryDirectory() as folder:
-        # The user's own preferences stay as they are.
-        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "napari.yaml")
-        os.environ["XDG_CONFIG_HOME"] = folder
-        study = choices.study or Path(folder) / "study"
+    with own_preferences() as folder:
+        study = choices.study or folder / "study"
         ends, moves = measure(study if study.is_dir() else made_up_study(study), choices.strokes)
     for what, times in (("end of a stroke", ends), ("move of the mouse", moves)):
         work, wall = 1000 * np.array(times).T
         middle, high = (np.percentile(work, p) for p in (50, 95))
         clock = ", ".join(f"{np.percentile(wall, p):.1f}" for p in (50, 95, 100))
         print(f"{what}: median {middle:.1f}, p95 {high:.1f} ms of work; by the clock median, p95, worst {clock} ms")
-    p95 = 1000 * float(np.percentile(np.array(ends)[:, 0], 95))
-    print("yes" if p95 <= STROKE_MS else "NO ", f"picture, scores and difference within {STROKE_MS:.0f} ms of work")
+    p95 = 1000 * float(np.percentile(np.array(ends)[:, 1], 95))
+    print("yes" if p95 <= STROKE_MS else "NO ", f"picture, scores and difference within {STROKE_MS:.0f} ms ({p95:.0f})")
     return int(p95 > STROKE_MS)
 
 
 def measure(study: Path, strokes: int) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """Paint; return processor time and time in seconds of each stroke's end and of each move of the mouse."""
-    import napari
-    from qtpy.QtCore import QEvent, QPointF, Qt
-    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtCore import QEvent, Qt
     from qtpy.QtWidgets import QApplication
 
-    from napari_seg3d.gui.dock import Seg3DDock
     from napari_seg3d.gui.review_panel import ReviewPanel
-    from napari_seg3d.gui.session import session_for
 
-    viewer = napari.Viewer(show=True)
-    dock = Seg3DDock(viewer)
-    viewer.window.add_dock_widget(dock, area="right", name="Seg3D")
-    dock.show_page("Review")
-    session = session_for(viewer)
-    workspace = session.workspace
-
-    def wait(condition: Callable[[], object]) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            if time.monotonic() > end:
-                raise TimeoutError("The window did not get there.")
-            QApplication.processEvents()
-            time.sleep(0.001)
-
-    def settle() -> None:
-        wait(lambda: workspace.quick.current is None and not workspace.quick.queue)
-
-    workspace.open_dataset(study)
-    wait(lambda: workspace.dataset is not None)
-    shown: list[bool] = []
-    session.view.shown.connect(lambda: shown.append(True))
-    workspace.open_case(workspace.dataset.cases[0].id)
-    wait(lambda: shown)
-    settle()
-    panel = dock.findChild(ReviewPanel)
-    wait(lambda: panel._comparison is not None)
+    window = ReviewWindow()
+    viewer = window.viewer
+    first, *_ = window.open_dataset(study)
+    window.open_case(first)
+    window.settle()
+    panel = window.dock.findChild(ReviewPanel)
+    window.wait(lambda: panel._comparison is not None)
     panel.show_difference(True)
-    wait(lambda: "difference" in viewer.layers)
+    window.wait(lambda: "difference" in viewer.layers)
     layer = panel.predicted_layer
     viewer.layers.selection.active = layer
     layer.visible = True
     layer.mode = "paint"
     layer.brush_size = 8
-    canvas = viewer.window._qt_viewer.canvas.native
     button, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
     drawn: list[bool] = []
     viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(lambda _: drawn.append(True), position="last")
 
     def send(kind: QEvent.Type, at: np.ndarray, which: Qt.MouseButton, held: Qt.MouseButton) -> tuple[float, float]:
-        place = QPointF(*at)
-        where = QPointF(canvas.mapToGlobal(place.toPoint()))
-        event = QMouseEvent(kind, place, where, which, held, Qt.KeyboardModifier.NoModifier)
         drawn.clear()
         begun, work = time.perf_counter(), time.thread_time()
-        QApplication.sendEvent(canvas, event)
+        window.mouse(kind, at, which, held)
         while not drawn and time.perf_counter() - begun < 1:
             QApplication.processEvents()
         # What a drawing has announced in the pages is drawn, too.
         QApplication.processEvents()
         return time.thread_time() - work, time.perf_counter() - begun
 
-    edits = session.view.edits_of(layer)
+    edits = window.session.view.edits_of(layer)
     made: list[object] = []
     edits.made.connect(made.append)
     rng = np.random.default_rng(0)
-    size = np.array([canvas.width(), canvas.height()])
+    size = np.array([window.canvas.width(), window.canvas.height()])
     ends, moves = [], []
     for number in range(strokes):
         layer.selected_label = 1 + number % 4
@@ -133,10 +100,9 @@ def measure(study: Path, strokes: int) -> tuple[list[tuple[float, float]], list[
                 raise RuntimeError("The scores did not follow: the benchmark does not measure what it says.")
             ends.append(took)
         pause = time.monotonic() + 0.1
-        wait(lambda pause=pause: time.monotonic() > pause)
-        settle()
-    session.shutdown()
-    viewer.close()
+        window.wait(lambda pause=pause: time.monotonic() > pause)
+        window.settle()
+    window.close()
     return ends, moves
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 #: What the others import.
-SHARED = {"commands.py", "machine.py", "processor_clock.py"}
+SHARED = {"commands.py", "machine.py", "processor_clock.py", "review_window.py"}
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in SHARED)
 
 
