@@ -1,4 +1,4 @@
-"""What napari's command palette can do: for every action of `keys.KEYS` a function of its name."""
+"""What napari's command palette can do: for every action of `keys.KEYS` and `keys.PALETTE` a function of its name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def show_keys() -> None:
 
 
 def __getattr__(name: str) -> Callable[[], None]:
-    from .keys import KEYS
+    from .keys import KEYS, PALETTE
 
-    if name not in KEYS:
+    if name not in KEYS and name not in PALETTE:
         raise AttributeError(name)
 
     def command() -> None:
@@ -28,14 +28,26 @@ def __getattr__(name: str) -> Callable[[], None]:
 def _perform(action: str) -> None:
     from napari.utils.notifications import show_info
 
-    from .keys import KEYS, perform
+    from .keys import KEYS, PALETTE, perform
     from .session import session_for
 
     viewer = _viewer()
     # Makes the view of the case, which has keys of its own.
     session_for(viewer)
-    if not perform(viewer, action):
-        show_info(f"{KEYS[action].what}: open the Review page of Seg3D first.")
+    what = PALETTE[action] if action in PALETTE else KEYS[action].what
+    done = _on_page(viewer, action) if action in PALETTE else perform(viewer, action)
+    if not done:
+        show_info(f"{what}: open the Review page of Seg3D first.")
+
+
+def _on_page(viewer: Any, action: str) -> bool:
+    """Do what has no key on the Review page; tell whether there is one."""
+    from .review_panel import ReviewPanel
+
+    pages = viewer.window._qt_window.findChildren(ReviewPanel)
+    if pages:
+        pages[-1].do(action)
+    return bool(pages)
 
 
 def _viewer() -> Any:

@@ -78,6 +78,30 @@ KEYS: Mapping[str, Key] = {
     "save_check_next": Key("Shift-R", QUEUE, "Save, mark the case as checked, open the next one"),
     "learn": Key("Shift-J", QUEUE, "Learn from corrections"),
 }
+#: Further actions of the Review page for the command palette; those that are seldom wanted twice have no key.
+PALETTE: Mapping[str, str] = {
+    "keep_clicked": "Click the only part to keep",
+    "remove_smaller": "Remove parts below a volume",
+    "grow": "Grow the active label",
+    "shrink": "Shrink the active label",
+    "scribble_label": "Scribble where the active label is",
+    "scribble_outside": "Scribble where none of the labels is",
+    "clear_scribbles": "Take all scribbles away",
+    "split_by_line": "Split the active label by a line",
+    "split_by_scribbles": "Split the active label by scribbles",
+    "relabel": "Relabel all of the active label",
+    "relabel_clicked": "Click parts to relabel",
+    "add_label": "Add another label to the active one",
+    "keep_both": "Keep what lies in both labels",
+    "take_away": "Take another label away from the active one",
+    "copy_clicked": "Click a part of another layer to copy it",
+    "edit_copy": "Edit a copy of the truth",
+    "save_correction": "Save the correction",
+    "save_as": "Save labels as…",
+    "figures": "Figures of what is compared",
+    "consensus": "Begin a consensus of two raters",
+    "raters_table": "Agreement of raters on all cases",
+}
 #: The key that shows the keys. napari cannot bind it: Qt does.
 HELP = "?"
 

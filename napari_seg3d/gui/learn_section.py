@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QCheckBox,
     QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
-    QHeaderView,
     QPushButton,
-    QTableWidget,
     QTableWidgetItem,
     QWidget,
 )
@@ -25,7 +22,7 @@ from ..training.lesson import change_in_words
 from .editors import combo
 from .keys import bind_keys, with_key
 from .session import session_for
-from .widgets import Section, listen, quiet_label
+from .widgets import ROW_HEIGHT, Section, listen, plain_table, quiet_label
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -118,31 +115,9 @@ class LearnSection(Section):
         self.body.addLayout(line)
         self.verdict = quiet_label()
         self.body.addWidget(self.verdict)
-        self.table = self._build_table()
+        self.table = plain_table(_HEADS, stretch=1)
         self.body.addWidget(self.table)
         self._show_lesson()
-
-    def _build_table(self) -> QTableWidget:
-        table = QTableWidget(0, len(_HEADS))
-        for column, (name, tooltip) in enumerate(_HEADS):
-            item = QTableWidgetItem(name)
-            item.setToolTip(tooltip)
-            table.setHorizontalHeaderItem(column, item)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        table.setShowGrid(False)
-        table.setWordWrap(False)
-        table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(22)
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setMinimumSectionSize(30)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
-        return table
 
     @property
     def model(self) -> Path | None:
@@ -222,4 +197,4 @@ class LearnSection(Section):
             if word in _COLOURS:
                 last.setForeground(_COLOURS[word])
         header = self.table.horizontalHeader().sizeHint().height()
-        self.table.setFixedHeight(header + 22 * min(len(rows), _ROWS) + 4)
+        self.table.setFixedHeight(header + ROW_HEIGHT * min(len(rows), _ROWS) + 4)

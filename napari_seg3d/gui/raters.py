@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QDialog,
     QFileDialog,
     QHBoxLayout,
-    QHeaderView,
     QPushButton,
     QSizePolicy,
-    QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -26,7 +23,7 @@ from ..errors import Seg3dError
 from ..events import Event, Failed, Finished, Progress, Warned, job
 from ..volumes.atomic import write_text_whole
 from ..volumes.volume import LabelTable
-from .widgets import listen, quiet_label
+from .widgets import listen, plain_table, quiet_label
 from .work import Job
 
 if TYPE_CHECKING:
@@ -116,17 +113,7 @@ class RatersWindow(QDialog):
         self._workspace = workspace
         self._job: Job | None = None
         self.pairs: tuple[Pair, ...] = ()
-        self.table = QTableWidget(0, len(_HEADS))
-        for column, (name, tooltip) in enumerate(_HEADS):
-            item = QTableWidgetItem(name)
-            item.setToolTip(tooltip)
-            self.table.setHorizontalHeaderItem(column, item)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.table.setShowGrid(False)
-        self.table.verticalHeader().hide()
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.table.horizontalHeader().setStretchLastSection(True)
+        self.table = plain_table(_HEADS, stretch=0)
         self.words = quiet_label("Comparing …")
         self.save = QPushButton("Save as CSV…")
         self.save.setToolTip("One line for each case, pair of raters and label: Dice, both volumes, kappa")

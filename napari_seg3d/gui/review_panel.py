@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +16,11 @@ from napari.settings import get_settings
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QFont
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QCheckBox,
     QComboBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QPushButton,
     QSizePolicy,
@@ -67,7 +66,7 @@ from .steps_section import UNCERTAIN_FROM, UNCERTAIN_TABLE, StepsSection
 from .tasks import Comparison
 from .tools_section import ToolsSection
 from .versions_section import VersionsSection
-from .widgets import EmptyState, MainButton, Panel, listen, quiet_label, shortened, swatches
+from .widgets import ROW_HEIGHT, EmptyState, MainButton, Panel, listen, plain_table, quiet_label, shortened, swatches
 from .window_level import WindowLevelButton
 from .work import Job
 
@@ -97,6 +96,24 @@ _HEADS = (
 
 #: Columns that only a comparison has.
 _COMPARED = (1, 2, 3, 4, 6)
+#: Names in `keys.PALETTE` -> the tools' buttons.
+_TOOLS = {
+    "keep_clicked": "keep clicked",
+    "remove_smaller": "smaller",
+    "grow": "grow",
+    "shrink": "shrink",
+    "scribble_label": "seed label",
+    "scribble_outside": "seed outside",
+    "clear_scribbles": "seed clear",
+    "split_by_line": "plane",
+    "split_by_scribbles": "scribbles",
+    "relabel": "relabel",
+    "relabel_clicked": "relabel clicked",
+    "add_label": "union",
+    "keep_both": "intersection",
+    "take_away": "difference",
+    "copy_clicked": "copy",
+}
 
 
 class ReviewPanel(Panel):
@@ -179,6 +196,19 @@ class ReviewPanel(Panel):
             },
         )
 
+    def do(self, action: str) -> None:
+        """Do one of `keys.PALETTE`; nothing where there is nothing to do it on."""
+        actions: dict[str, Callable[[], object]] = {
+            **{name: partial(self.tools.press, button) for name, button in _TOOLS.items()},
+            "edit_copy": self.edit_copy,
+            "save_correction": self.save,
+            "save_as": self.save_as,
+            "figures": self.show_figures,
+            "consensus": self.begin_consensus,
+            "raters_table": self.show_raters,
+        }
+        actions[action]()
+
     # What the page is made of
 
     def _build(self) -> None:
@@ -249,30 +279,11 @@ class ReviewPanel(Panel):
         return choice
 
     def _build_scores(self) -> QTableWidget:
-        table = self._scores = QTableWidget(0, len(_HEADS))
-        for column, (name, tooltip) in enumerate(_HEADS):
-            item = QTableWidgetItem(name)
-            item.setToolTip(tooltip)
-            table.setHorizontalHeaderItem(column, item)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        # A long name stands whole in its tooltip.
+        table = self._scores = plain_table(_HEADS, stretch=0)
         table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        table.setShowGrid(False)
-        table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         table.setStyleSheet(f"font-size: {get_settings().appearance.font_size - 1}pt;")
         table.setIconSize(QSize(10, 10))
-        table.setWordWrap(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(22)
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setSectionsClickable(False)
-        header.setMinimumSectionSize(30)
-        # Numbers are never cut off; a long name is, in its middle, and stands whole in its tooltip.
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         return table
 
     def _build_difference(self) -> None:
@@ -402,6 +413,9 @@ class ReviewPanel(Panel):
 
     def show_raters(self) -> None:
         """Show how far raters agree on all cases, in a window."""
+        if self.workspace.output is None:
+            self.messages.show_message("error", "No dataset is open. Choose a dataset folder first.")
+            return
         RatersWindow(self.workspace, self).show()
 
     def _after_case(self) -> None:
@@ -700,7 +714,7 @@ class ReviewPanel(Panel):
 
     def _fit_scores(self, tooltip: str) -> None:
         header = self._scores.horizontalHeader().sizeHint().height()
-        self._scores.setFixedHeight(header + 22 * self._scores.rowCount() + 4)
+        self._scores.setFixedHeight(header + ROW_HEIGHT * self._scores.rowCount() + 4)
         self._scores.setToolTip(tooltip)
 
     def _show_comparison(self, comparison: Comparison) -> None:

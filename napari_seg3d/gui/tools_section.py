@@ -115,15 +115,15 @@ class ToolsSection(Section):
             viewer,
             self,
             {
-                "ball_brush": lambda one: one._press("ball"),
-                "threshold_brush": lambda one: one._press("threshold"),
-                "lasso": lambda one: one._press("lasso"),
-                "fill_between": lambda one: one._press("between"),
-                "keep_largest": lambda one: one._press("largest"),
-                "remove_island": lambda one: one._press("remove clicked"),
-                "fill_holes": lambda one: one._press("holes"),
-                "smooth": lambda one: one._press("smooth"),
-                "grow_from_seeds": lambda one: one._press("seeds"),
+                "ball_brush": lambda one: one.press("ball"),
+                "threshold_brush": lambda one: one.press("threshold"),
+                "lasso": lambda one: one.press("lasso"),
+                "fill_between": lambda one: one.press("between"),
+                "keep_largest": lambda one: one.press("largest"),
+                "remove_island": lambda one: one.press("remove clicked"),
+                "fill_holes": lambda one: one.press("holes"),
+                "smooth": lambda one: one.press("smooth"),
+                "grow_from_seeds": lambda one: one.press("seeds"),
                 "apply_tool": lambda one: one.apply(),
                 "cancel_tool": lambda one: one.cancel(),
             },
@@ -316,7 +316,8 @@ class ToolsSection(Section):
         button.setCheckable(True)
         return button
 
-    def _press(self, name: str) -> None:
+    def press(self, name: str) -> None:
+        """Press a tool's button, if there is a layer to correct."""
         if self.buttons[name].isEnabled():
             # What it says must be seen.
             self.set_open(True)

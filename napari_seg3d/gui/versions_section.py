@@ -12,9 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QPushButton,
-    QTableWidget,
     QTableWidgetItem,
     QWidget,
 )
@@ -25,7 +23,7 @@ from .labels_from_file import LabelsFromFile
 from .layers import origin_or_none
 from .raters import RatersWindow
 from .session import session_for
-from .widgets import Section, listen, quiet_label
+from .widgets import ROW_HEIGHT, Section, listen, plain_table, quiet_label
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -69,24 +67,10 @@ class VersionsSection(Section):
         self.refresh()
 
     def _build(self) -> None:
-        table = self.table = QTableWidget(0, len(_HEADS))
-        for column, (name, tooltip) in enumerate(_HEADS):
-            item = QTableWidgetItem(name)
-            item.setToolTip(tooltip)
-            table.setHorizontalHeaderItem(column, item)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table = self.table = plain_table(_HEADS, stretch=2)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        table.setShowGrid(False)
-        table.setWordWrap(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(22)
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setMinimumSectionSize(30)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         table.itemSelectionChanged.connect(self._enable)
         table.doubleClicked.connect(lambda _: self.open())
         self.body.addWidget(table)
@@ -136,7 +120,7 @@ class VersionsSection(Section):
                 table.setItem(row, column, item)
         # Before it is shown the heading tells a height that is too small.
         header = max(table.horizontalHeader().sizeHint().height(), 26)
-        table.setFixedHeight(header + 22 * min(max(count, 1), _ROWS) + 6)
+        table.setFixedHeight(header + ROW_HEIGHT * min(max(count, 1), _ROWS) + 6)
         if count:
             table.selectRow(0)
         self._enable()

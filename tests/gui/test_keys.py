@@ -14,7 +14,7 @@ from napari.utils.key_bindings import coerce_keybinding
 from napari.utils.shortcuts import default_shortcuts
 
 import napari_seg3d
-from napari_seg3d.gui.keys import KEYS, bind_keys, key_table, perform
+from napari_seg3d.gui.keys import KEYS, PALETTE, bind_keys, key_table, perform
 
 
 class Owner:
@@ -41,7 +41,10 @@ def test_every_key_has_a_command_of_its_name():
         for command in manifest["contributions"]["commands"]
         if ".commands:" in command["python_name"]
     }
-    assert list(commands) == ["show_keys", *KEYS]
+    assert list(commands) == ["show_keys", *KEYS, *PALETTE]
+    for name, what in PALETTE.items():
+        assert commands[name]["title"] == f"Seg3D: {what}"
+        assert commands[name]["python_name"].endswith(f":{name}")
     for name, key in KEYS.items():
         assert commands[name]["title"] == f"Seg3D: {key.what}"
         assert commands[name]["python_name"].endswith(f":{name}")

@@ -15,10 +15,11 @@ from napari_seg3d.comparison.baselines import baselines
 from napari_seg3d.comparison.difference import difference_map
 from napari_seg3d.comparison.report import compare
 from napari_seg3d.correction.queue import agreement
+from napari_seg3d.gui.commands import _on_page
 from napari_seg3d.gui.keys import perform
 from napari_seg3d.gui.layers import label_map_of, prediction_layer, voxel_on_screen
 from napari_seg3d.gui.raters import RatersWindow
-from napari_seg3d.gui.review_panel import ReviewPanel
+from napari_seg3d.gui.review_panel import _TOOLS, ReviewPanel
 from napari_seg3d.gui.session import session_for
 from napari_seg3d.gui.workspace import Workspace
 from napari_seg3d.volumes.files import read_label_map
@@ -59,6 +60,31 @@ class Page:
 @pytest.fixture
 def page(viewer_workspace: tuple[Any, Workspace], qtbot: Any, study: Path) -> Page:
     return Page(*viewer_workspace, qtbot, study)
+
+
+def test_the_palette_reaches_what_has_no_key(page: Page) -> None:
+    panel, viewer = page.panel, page.viewer
+    page.wait(lambda: panel.tools.layer is page.prediction)
+    # Every tool has a command, with a key or without.
+    keyed = {"ball", "threshold", "lasso", "between", "largest", "remove clicked", "holes", "smooth", "seeds"}
+    assert {*_TOOLS.values(), *keyed} == set(panel.tools.buttons)
+    before = page.prediction.data.copy()
+    assert _on_page(viewer, "grow")
+    page.wait(lambda: "preview" in viewer.layers)
+    panel.tools.apply()
+    assert np.count_nonzero(page.prediction.data) > np.count_nonzero(before)
+    _on_page(viewer, "keep_clicked")
+    assert panel.tools.buttons["keep clicked"].isChecked()
+    _on_page(viewer, "keep_clicked")
+    count = len(viewer.layers)
+    _on_page(viewer, "edit_copy")
+    assert len(viewer.layers) == count + 1
+    _on_page(viewer, "figures")
+    assert panel._figures is not None
+    panel._figures.close()
+    # Prediction and truth are no two raters: there is nothing to agree on.
+    _on_page(viewer, "consensus")
+    assert len(viewer.layers) == count + 1
 
 
 def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
