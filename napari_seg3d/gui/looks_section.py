@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePol
 
 from .keys import HELP, with_key
 from .layers import origin_or_none
-from .linked_views import IMAGES_MODE, PLANES_MODE, modality_layers
+from .linked_layers import modality_layers
+from .linked_views import IMAGES_MODE, PLANES_MODE
 from .session import session_for
 from .widgets import listen
 

@@ -21,7 +21,8 @@ from ..events import Event, Progress, Step
 from .case_view import CaseView
 from .keeping import Keeper
 from .keys import bind_keys
-from .linked_views import IMAGES_MODE, PLANES_MODE, LinkedViewsDock, modality_layers
+from .linked_layers import modality_layers
+from .linked_views import IMAGES_MODE, PLANES_MODE, LinkedViewsDock
 from .queueing import CaseQueue
 from .saving import Saver
 from .teaching import Teacher
