@@ -128,8 +128,8 @@ test: $(VENV)/.test
 
 .PHONY: lint
 lint: $(VENV)/.test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/lint-imports
 
 .PHONY: types

@@ -185,7 +185,7 @@ class CaseQueue:
             if run not in made:
                 made[run] = _date(run)
             found_in, value = self._uncertain.get(case_id, (None, None))
-            uncertain = value if found_in == _uncertainty_of(case_id, paths[0]) else None
+            uncertain = value if found_in == uncertainty_of(case_id, paths[0]) else None
             facts[case_id] = Facts(workspace.scores.get(case_id), uncertain, made[run] or _date(paths[0]))
         return facts
 
@@ -198,7 +198,7 @@ class CaseQueue:
             return
         if self._read is not None:
             workspace.quick.drop(self._read)
-        maps = {case_id: _uncertainty_of(case_id, paths[0]) for case_id, paths in self._predictions()}
+        maps = {case_id: uncertainty_of(case_id, paths[0]) for case_id, paths in self._predictions()}
         read = {path for path, _ in self._uncertain.values()}
         maps = {case_id: path for case_id, path in maps.items() if path.is_file() and path not in read}
         ids = tuple(workspace.corrections)
@@ -325,7 +325,7 @@ class CaseQueue:
         self.slices_changed.emit()
 
 
-def _uncertainty_of(case_id: str, prediction: Path) -> Path:
+def uncertainty_of(case_id: str, prediction: Path) -> Path:
     """Return where the uncertainty of a prediction is, if there is one."""
     return prediction.with_name(f"{case_id}.uncertainty.nii.gz")
 

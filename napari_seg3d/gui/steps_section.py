@@ -36,6 +36,7 @@ from ..volumes.volume import Label, LabelMap, LabelTable, Volume
 from .edits import Deed, LayerEdits, on_layer
 from .keys import with_key
 from .layers import SCREEN, difference_layer, origin_or_none, snapshot, stored, voxel_on_screen
+from .queueing import uncertainty_of
 from .saving import user
 from .tasks import SMALLEST_PLACE, Comparison
 from .widgets import quiet_label, shortened
@@ -308,9 +309,7 @@ class StepsSection(QWidget):
         case_id = self._workspace.case_id
         if case_id is None or self._layer is None or self._marks_of != case_id:
             return None
-        files = (
-            path.with_name(f"{case_id}.uncertainty.nii.gz") for path in self._workspace.predictions.get(case_id, ())
-        )
+        files = (uncertainty_of(case_id, path) for path in self._workspace.predictions.get(case_id, ()))
         return next((file for file in files if file.is_file()), None)
 
     def _look_for(self) -> None:

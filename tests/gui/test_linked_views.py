@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from napari.qt import QtViewer
-from napari_seg3d.gui.linked_view import LinkedView
 from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
@@ -19,6 +18,7 @@ from qtpy.QtWidgets import QApplication
 from napari_seg3d.correction.change import Change
 from napari_seg3d.gui.keys import perform
 from napari_seg3d.gui.layers import PLANES, image_layer, label_map_of, prediction_layer, truth_layer
+from napari_seg3d.gui.linked_view import LinkedView
 from napari_seg3d.gui.linked_views import LinkedViews
 from napari_seg3d.gui.session import Session, session_for
 from napari_seg3d.volumes.geometry import Geometry
