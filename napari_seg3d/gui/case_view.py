@@ -6,7 +6,7 @@ import contextlib
 import gc
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -319,6 +319,14 @@ class CaseView:
         if layer in self._watched:
             self._watched[layer].set_saved(data)
             self._tell_unsaved()
+
+
+def bring_into_view(model: ViewerModel, point: Sequence[float], reach: float) -> None:
+    """Move a camera if a point of the world is further than `reach` of the canvas from the middle of it."""
+    dims, camera = model.dims, model.scene.camera
+    away = [point[axis] - centre for axis, centre in zip(dims.order[-2:], camera.center[-2:], strict=True)]
+    if any(abs(mm) * camera.zoom > reach * size for mm, size in zip(away, model.canvas.size, strict=True)):
+        camera.center = (camera.center[0], *(point[axis] for axis in dims.order[-2:]))
 
 
 def show_letters(viewer: ViewerModel, font_size: float = 14) -> None:

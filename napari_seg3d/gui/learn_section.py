@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
     QPushButton,
-    QTableWidgetItem,
     QWidget,
 )
 
@@ -21,8 +20,9 @@ from ..errors import Seg3dError
 from ..training.lesson import change_in_words
 from .editors import combo
 from .keys import bind_keys, with_key
+from .plain_table import PlainTable
 from .session import session_for
-from .widgets import ROW_HEIGHT, Section, listen, plain_table, quiet_label
+from .widgets import Section, listen, quiet_label
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -115,7 +115,7 @@ class LearnSection(Section):
         self.body.addLayout(line)
         self.verdict = quiet_label()
         self.body.addWidget(self.verdict)
-        self.table = plain_table(_HEADS, stretch=1)
+        self.table = PlainTable(_HEADS, stretch=1, numbers=(2, 3, 4))
         self.body.addWidget(self.table)
         self._show_lesson()
 
@@ -186,15 +186,8 @@ class LearnSection(Section):
         for number, (case_id, label, before, after) in enumerate(rows):
             texts = (case_id, label, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
             for column, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                if column >= 2:
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                self.table.setItem(number, column, item)
-            self.table.item(number, 1).setToolTip(label)
+                self.table.write(number, column, text, label if column == 1 else "")
             word = change_in_words(before, after)
-            last = self.table.item(number, len(texts) - 1)
-            last.setToolTip(word)
-            if word in _COLOURS:
-                last.setForeground(_COLOURS[word])
-        header = self.table.horizontalHeader().sizeHint().height()
-        self.table.setFixedHeight(header + ROW_HEIGHT * min(len(rows), _ROWS) + 4)
+            last = self.table.write(number, len(texts) - 1, texts[-1], word)
+            last.setForeground(_COLOURS.get(word, QBrush()))
+        self.table.fit_height(_ROWS)

@@ -17,7 +17,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 from vispy.scene.visuals import Line
 
-from .case_view import CAMERA, show_letters
+from .case_view import CAMERA, bring_into_view, show_letters
 from .layers import PLANES
 from .linked_layers import Twin
 
@@ -303,7 +303,8 @@ class LinkedView(QWidget):
 
     def keep_in_view(self, point: Sequence[float]) -> None:
         """Move the camera if a point (3,) of the world is not inside the canvas."""
-        bring_into_view(self.model, point, 0.5, self.quiet())
+        with self.quiet():
+            bring_into_view(self.model, point, 0.5)
 
     def _camera_now(self) -> tuple[Any, ...]:
         camera = self.model.scene.camera
@@ -401,12 +402,3 @@ def shown_slice(layer: Layer) -> dict[int, int]:
 def is_seen(layer: Layer, box: Mapping[int, tuple[int, int]]) -> bool:
     """Whether a change can be seen in the slice that a layer shows."""
     return all(box[axis][0] <= index < box[axis][1] for axis, index in shown_slice(layer).items() if axis in box)
-
-
-def bring_into_view(model: ViewerModel, point: Sequence[float], reach: float, around: Any) -> None:
-    """Move a camera if a point of the world is further than `reach` of the canvas from the middle of it."""
-    dims, camera = model.dims, model.scene.camera
-    away = [point[axis] - centre for axis, centre in zip(dims.order[-2:], camera.center[-2:], strict=True)]
-    if any(abs(mm) * camera.zoom > reach * size for mm, size in zip(away, model.canvas.size, strict=True)):
-        with around:
-            camera.center = (camera.center[0], *(point[axis] for axis in dims.order[-2:]))

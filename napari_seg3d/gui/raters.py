@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QPushButton,
     QSizePolicy,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
@@ -23,7 +22,8 @@ from ..errors import Seg3dError
 from ..events import Event, Failed, Finished, Progress, Warned, job
 from ..volumes.atomic import write_text_whole
 from ..volumes.volume import LabelTable
-from .widgets import listen, plain_table, quiet_label
+from .plain_table import PlainTable
+from .widgets import listen, quiet_label
 from .work import Job
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class RatersWindow(QDialog):
         self._workspace = workspace
         self._job: Job | None = None
         self.pairs: tuple[Pair, ...] = ()
-        self.table = plain_table(_HEADS, stretch=0)
+        self.table = PlainTable(_HEADS, stretch=0, numbers=(3, 4))
         self.words = quiet_label("Comparing …")
         self.save = QPushButton("Save as CSV…")
         self.save.setToolTip("One line for each case, pair of raters and label: Dice, both volumes, kappa")
@@ -167,9 +167,7 @@ class RatersWindow(QDialog):
                 for label, dice in dices.items()
             )
             for column, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                item.setToolTip(tooltip)
-                self.table.setItem(row, column, item)
+                self.table.write(row, column, text, tooltip)
         self.save.setEnabled(bool(self.pairs))
         cases = len({pair.case_id for pair in self.pairs})
         self.words.setText(

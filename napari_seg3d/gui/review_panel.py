@@ -6,17 +6,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
-from napari.settings import get_settings
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QFont
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QFileDialog,
     QGridLayout,
@@ -24,32 +20,27 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSizePolicy,
-    QTableWidget,
-    QTableWidgetItem,
     QWidget,
 )
 
 from ..cases.case import Case
 from ..cases.labels import regions_for
 from ..comparison.baselines import BASELINE_DEFINITION, Baseline
-from ..comparison.difference import DIFFERENCE_TABLE
 from ..comparison.gallery import Material
 from ..comparison.live import LiveVolumes
-from ..comparison.surface import DEFINITIONS
 from ..correction.raters import consensus
 from ..errors import CorrectionError, LabelError, Seg3dError
 from ..events import Event, Finished
-from ..volumes.volume import LabelTable
+from .case_view import bring_into_view
+from .difference_section import DifferenceSection
 from .edits import Edit, LayerEdits
 from .history_section import HistorySection
-from .keys import bind_keys, with_key
+from .keys import bind_keys
 from .layers import (
     KEY,
     Origin,
     adopt,
-    difference_layer,
     label_map_of,
-    on_screen,
     origin_of,
     origin_or_none,
     prediction_layer,
@@ -57,45 +48,29 @@ from .layers import (
 )
 from .learn_section import LearnSection
 from .looks_section import LooksSection
-from .profile_strip import ProfileStrip
 from .queue_section import QueueSection
 from .raters import RatersRow, RatersWindow
 from .restore_strip import RestoreStrip
+from .scores_table import ScoresTable, volume_text
 from .session import session_for
-from .steps_section import UNCERTAIN_FROM, UNCERTAIN_TABLE, StepsSection
+from .steps_section import StepsSection
 from .tasks import Comparison
 from .tools_section import ToolsSection
 from .versions_section import VersionsSection
-from .widgets import ROW_HEIGHT, EmptyState, MainButton, Panel, listen, plain_table, quiet_label, shortened, swatches
+from .widgets import EmptyState, MainButton, Panel, listen, quiet_label
 from .window_level import WindowLevelButton
 from .work import Job
 
 if TYPE_CHECKING:
     from napari import Viewer
 
-    from ..comparison.live import LiveComparison
-    from ..comparison.report import LabelScores, Scores
-    from ..volumes.geometry import Geometry
+    from ..comparison.report import Scores
     from ..volumes.volume import LabelMap, Volume
     from .figures_window import FiguresWindow
     from .workspace import Workspace
 
 #: Milliseconds without a stroke after which distances are measured; overlap is counted at once.
 IDLE_MS = 1500
-_HEADS = (
-    ("Label", "The class, or the region of several classes"),
-    ("Dice", "Overlap, 0 to 1; 1 where both are empty"),
-    ("IoU", "Intersection over union, 0 to 1"),
-    ("HD95\nmm", "95th percentile of the Hausdorff distance in mm"),
-    ("Mean\nmm", "Mean distance of the surfaces in mm"),
-    ("Pred.\nml", "Predicted volume in ml"),
-    ("Truth\nml", "True volume in ml"),
-    ("Δ\nml", "Predicted minus true volume in ml"),
-)
-
-
-#: Columns that only a comparison has.
-_COMPARED = (1, 2, 3, 4, 6)
 #: Names in `keys.PALETTE` -> the tools' buttons.
 _TOOLS = {
     "keep_clicked": "keep clicked",
@@ -125,7 +100,6 @@ class ReviewPanel(Panel):
         self._view, self._saver = session.view, session.saver
         self._job: Job | None = None
         self._comparison: Comparison | None = None
-        self._geometry: Geometry | None = None
         self._truth_map: LabelMap | None = None
         #: Where the truth that is compared comes from.
         self._truth_origin: Origin | None = None
@@ -139,15 +113,8 @@ class ReviewPanel(Panel):
         #: The job that measures distances, and the number of edits that it knows.
         self._measuring: Job | None = None
         self._edit_count = self._measured_count = 0
-        #: Number of lines in the table of scores, and which of them is that of the means.
-        self._lines = (0, 0)
-        self._difference: Labels | None = None
-        #: The comparison whose difference map that layer shows.
-        self._differs_in: LiveComparison | None = None
         #: What is known where there is nothing to compare with.
         self._volumes: LiveVolumes | None = None
-        #: What missed, added and wrong class are called.
-        self._kinds = DIFFERENCE_TABLE
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(IDLE_MS)
@@ -162,8 +129,7 @@ class ReviewPanel(Panel):
         )
         listen(self, viewer.layers.events.inserted, self._list_layers)
         listen(self, viewer.layers.events.removed, self._list_layers)
-        listen(self, viewer.dims.events.current_step, self._mark_slice)
-        listen(self, viewer.dims.events.order, self._turn)
+        listen(self, viewer.dims.events.order, self.steps.axis_changed)
         listen(self, workspace.job_event, self._take_event)
         listen(self, workspace.unsaved_changed, self._show_unsaved)
         listen(self, self._view.edited, self._after_edit)
@@ -179,7 +145,7 @@ class ReviewPanel(Panel):
             self.viewer,
             self,
             {
-                "difference": lambda page: page._comparison is not None and page._show_difference.toggle(),
+                "difference": lambda page: page._comparison is not None and page.difference.switch.toggle(),
                 "contours": lambda page: page.looks.contours.toggle(),
                 "flash": lambda page: page.looks.flash.toggle(),
                 "fainter": lambda page: page.looks.change_opacity(-1),
@@ -229,7 +195,8 @@ class ReviewPanel(Panel):
         self.body.addLayout(grid)
         self.looks = LooksSection(self.workspace, self.viewer, self._view.show_keys)
         self.body.addWidget(self.looks)
-        self.body.addWidget(self._build_scores())
+        self.scores = ScoresTable()
+        self.body.addWidget(self.scores)
         self.raters = RatersRow()
         self.raters.consensus_wanted.connect(self.begin_consensus)
         self.raters.table_wanted.connect(self.show_raters)
@@ -278,24 +245,8 @@ class ReviewPanel(Panel):
         choice.activated.connect(lambda _: self._compare(surface=True))
         return choice
 
-    def _build_scores(self) -> QTableWidget:
-        # A long name stands whole in its tooltip.
-        table = self._scores = plain_table(_HEADS, stretch=0)
-        table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        table.setStyleSheet(f"font-size: {get_settings().appearance.font_size - 1}pt;")
-        table.setIconSize(QSize(10, 10))
-        return table
-
     def _build_difference(self) -> None:
-        self._show_difference = QCheckBox("Show the difference")
-        self._show_difference.setToolTip(
-            with_key("Add a layer that shows where and how prediction and truth disagree", "difference")
-        )
-        self._show_difference.toggled.connect(self._toggle_difference)
-        self._legend = quiet_label()
-        self._legend.setToolTip("How much is missed, added, or of another class than in the truth")
-        self._strip = ProfileStrip()
-        self._strip.slice_wanted.connect(self._go_to_slice)
+        self.difference = DifferenceSection(self.viewer)
         self.steps = StepsSection(self.workspace, self.viewer)
         self.steps.said.connect(self.messages.show_message)
         self.steps.went.connect(self._bring_voxel_into_view)
@@ -304,12 +255,8 @@ class ReviewPanel(Panel):
             "Slices, agreement, classes, a blind test and the confusion of classes, in a window of their own"
         )
         self._figures_button.clicked.connect(lambda _=False: self.show_figures())
-        first = QHBoxLayout()
-        first.addWidget(self._show_difference, 1)
-        first.addWidget(self._figures_button)
-        self.body.addLayout(first)
-        self.body.addWidget(self._legend)
-        self.body.addWidget(self._strip)
+        self.difference.add_button(self._figures_button)
+        self.body.addWidget(self.difference)
         self.body.addWidget(self.steps)
 
     # Which layers
@@ -324,13 +271,10 @@ class ReviewPanel(Panel):
         self._fill(self._predicted, layers, before[0] if before[0] in predictions else newest)
         self._fill(self._truth, layers, before[1] or (truths[0] if truths else None))
         self.show_empty(not layers)
-        if self._difference is not None and self._difference not in self.viewer.layers:
-            self._difference = None
-            self._show_difference.setChecked(False)
         if (self.predicted_layer, self.truth_layer) != before:
             self._compare(surface=True)
         elif self._comparison is None:
-            self._show_profile()
+            self.difference.show_uncertainty(self.steps.uncertainty_layer())
             self.steps.look_again()
 
     @staticmethod
@@ -407,7 +351,7 @@ class ReviewPanel(Panel):
         ml = np.count_nonzero(undecided) * begun.geometry.voxel_volume_ml
         self.messages.show_message(
             "info",
-            f"{_volume(ml)} ml are left to decide: step through the places, take {raters[1]}, keep {raters[0]}, or "
+            f"{volume_text(ml)} ml are left to decide: step through the places, take {raters[1]}, keep {raters[0]}, or "
             "paint. Save it as a new version when you have done.",
         )
 
@@ -458,7 +402,7 @@ class ReviewPanel(Panel):
             self._note.setText(str(error))
             self._note.setVisible(True)
             return
-        self._geometry, self._truth_map = truth_map.geometry, truth_map
+        self._truth_map = truth_map
         self._truth_origin = origin_or_none(truth)
         if self._threshold_of != (self.workspace.case_id, truth):
             self._threshold = None
@@ -543,7 +487,7 @@ class ReviewPanel(Panel):
         comparison = self._comparison
         if self._volumes is not None:
             self._volumes.changed(edit.old, edit.change.values)
-            self._show_volumes(self._volumes)
+            self.scores.show_volumes(self._volumes)
             return
         if comparison is None or self._job is not None:
             # The comparison that comes catches up.
@@ -652,228 +596,70 @@ class ReviewPanel(Panel):
 
     def _show(self, comparison: Comparison | None) -> None:
         self._comparison = comparison
-        shown = comparison is not None and self._geometry is not None
         if comparison is not None:
             self._volumes = None
-        for widget in (self._show_difference, self._legend):
-            widget.setVisible(shown)
-        self._scores.setVisible(shown or self._volumes is not None)
-        truth_map = self._truth_map if shown else None
+        self.scores.setVisible(comparison is not None or self._volumes is not None)
+        truth_map = None if comparison is None else self._truth_map
         self.steps.show_layers(self.predicted_layer, self._edits, comparison, truth_map, self.truth_layer)
         self._name_what_is_compared()
         if self._volumes is not None:
-            self._show_volumes(self._volumes)
-        if comparison is None or self._geometry is None:
-            for widget in (self._beside, self._changes):
-                widget.setVisible(False)
-            self._remove_difference()
-            self._show_profile()
-            if self._figures is not None:
-                self._figures.refresh()
+            self.scores.show_volumes(self._volumes)
+        if comparison is not None:
+            self._show_comparison(comparison)
             return
-        self._show_comparison(comparison)
+        for widget in (self._beside, self._changes):
+            widget.setVisible(False)
+        self.difference.show_uncertainty(self.steps.uncertainty_layer())
+        if self._figures is not None:
+            self._figures.refresh()
 
     def _name_what_is_compared(self) -> None:
         """Call two raters by their names: neither is the truth."""
-        raters = self.steps.raters if self._comparison is not None else None
+        raters = self._raters
         origin = None if self.predicted_layer is None else origin_or_none(self.predicted_layer)
         self.raters.show_pair(raters, is_consensus=origin is not None and bool(origin.raters))
         titles = ("Prediction", "Truth") if raters is None else ("Corrected", "Against")
         for title, text in zip(self._titles, titles, strict=True):
             title.setText(text)
-        heads = dict(enumerate(_HEADS))
-        if self._volumes is not None:
-            heads[5] = ("Volume\nml", "Volume in ml")
-            heads[7] = ("Change\nml", "How much more that is than when the layer was loaded, in ml")
-        elif raters is not None:
-            mine, other = raters
-            heads[5] = (f"{shortened(mine, 6)}\nml", f"Volume in ml in {mine}")
-            heads[6] = (f"{shortened(other, 6)}\nml", f"Volume in ml in {other}")
-            heads[7] = ("Δ\nml", f"Volume in {mine} minus that in {other}, in ml")
-        for column, (name, tooltip) in heads.items():
-            item = self._scores.horizontalHeaderItem(column)
-            if item.text() != name:
-                item.setText(name)
-            item.setToolTip(tooltip)
-            self._scores.setColumnHidden(column, self._volumes is not None and column in _COMPARED)
-        self._kinds = DIFFERENCE_TABLE if raters is None else _kinds_of_raters(*raters)
+        self.scores.name_columns(raters, volumes_only=self._volumes is not None)
 
-    def _show_volumes(self, volumes: LiveVolumes) -> None:
-        rows = volumes.volumes()
-        lines = (len(rows), len(rows))
-        if lines != self._lines:
-            self._lines = lines
-            self._scores.clearContents()
-            self._scores.setRowCount(len(rows))
-        for row, score in enumerate(rows):
-            texts = {0: score.name, 5: _volume(score.volume_ml), 7: _volume(score.change_ml, signed=True)}
-            for column in range(len(_HEADS)):
-                self._set_cell(row, column, texts.get(column, ""))
-            self._colour_name(self._scores.item(row, 0), score.name, score.values, score.color)
-        self._fit_scores("Volumes follow every stroke")
-
-    def _fit_scores(self, tooltip: str) -> None:
-        header = self._scores.horizontalHeader().sizeHint().height()
-        self._scores.setFixedHeight(header + ROW_HEIGHT * self._scores.rowCount() + 4)
-        self._scores.setToolTip(tooltip)
+    @property
+    def _raters(self) -> tuple[str, str] | None:
+        """The two whose maps are compared; None where one of them is the truth."""
+        return self.steps.raters if self._comparison is not None else None
 
     def _show_comparison(self, comparison: Comparison) -> None:
         self._show_scores(comparison.scores)
         live = comparison.live
-        if self.steps.raters is not None:
+        if self._raters is not None:
             self.raters.show_kappa(live.kappa)
-        counts = live.profile(0).sum(axis=0) * live.geometry.voxel_volume_ml
-        parts = zip(counts, self._kinds, strict=True)
-        self._legend.setText(swatches((f"{label.name} {ml:.2f} ml", label.color) for ml, label in parts))
         now = live.scores()
         labels = now[: len(now) - len(comparison.scores.by_region)]
         changed = [score for score in labels if abs(score.change_ml) > 1e-9]
-        words = ", ".join(f"{score.name} {_volume(score.change_ml, signed=True)} ml" for score in changed)
+        words = ", ".join(f"{score.name} {volume_text(score.change_ml, signed=True)} ml" for score in changed)
         self._changes.setText(f"Since it was loaded: {words}" if words else "")
         self._changes.setVisible(bool(words))
-        self._show_profile()
-        self._update_difference()
+        self.difference.show_comparison(comparison, self._raters, self.workspace.case_id or "")
         if self._figures is not None:
             self._figures.refresh()
 
     def _show_scores(self, scores: Scores) -> None:
-        rows = [*scores.by_label, *scores.by_region]
-        lines = (len(rows) + 1, len(scores.by_label))
-        if lines != self._lines:
-            # The line of the means stands elsewhere; it is bold and has no square.
-            self._lines = lines
-            self._scores.clearContents()
-            self._scores.setRowCount(len(rows) + 1)
-        for row, score in enumerate(rows):
-            self._set_row(row, score)
-        bold = QFont(self._scores.font())
-        bold.setBold(True)
-        for column in range(len(_HEADS)):
-            text = {0: "Mean", 1: _number(scores.mean_dice, 2)}.get(column, "")
-            cell = self._set_cell(len(scores.by_label), column, text)
-            if not cell.font().bold():
-                cell.setFont(bold)
-        self._fit_scores(DEFINITIONS)
+        self.scores.show_scores(scores)
         self._show_baselines(scores)
-        absent = [score.name for score in rows if score.absent]
+        absent = [score.name for score in (*scores.by_label, *scores.by_region) if score.absent]
         notes = [*scores.notes]
         if absent:
             notes.append(f"Absent in both, Dice 1: {', '.join(absent)}.")
         self._note.setText(" ".join(notes))
         self._note.setVisible(bool(notes))
 
-    def _set_row(self, row: int, score: LabelScores) -> None:
-        # Regions stand below the mean of the labels.
-        row += score.is_region
-        texts = (
-            score.name,
-            _number(score.dice, 2),
-            _number(score.iou, 2),
-            _number(score.hd95_mm, 1),
-            _number(score.mean_surface_mm, 1 if score.mean_surface_mm >= 10 else 2),
-            _volume(score.predicted_ml),
-            _volume(score.truth_ml),
-            _volume(score.difference_ml, signed=True),
-        )
-        for column, text in enumerate(texts):
-            self._set_cell(row, column, text)
-        self._colour_name(self._scores.item(row, 0), score.name, score.values, score.color)
-
-    @staticmethod
-    def _colour_name(item: QTableWidgetItem, name: str, values: Sequence[int], color: str) -> None:
-        # Qt draws a colour as a square before the text.
-        if item.data(Qt.ItemDataRole.DecorationRole) != QColor(color):
-            item.setData(Qt.ItemDataRole.DecorationRole, QColor(color))
-        item.setToolTip(f"{name} ({', '.join(str(value) for value in values)})")
-
-    def _set_cell(self, row: int, column: int, text: str) -> QTableWidgetItem:
-        """Write a cell; after a stroke most of them say what they said before, and Qt need not lay them out again."""
-        item = self._scores.item(row, column)
-        if item is None:
-            item = _cell(text, column)
-            self._scores.setItem(row, column, item)
-        elif item.text() != text:
-            item.setText(text)
-        return item
-
     def show_difference(self, shown: bool) -> None:
         """Show where prediction and truth disagree as a layer, or take that layer away."""
-        self._show_difference.setChecked(shown)
-
-    def _toggle_difference(self, show: bool) -> None:
-        if show:
-            self._update_difference()
-        else:
-            self._remove_difference()
-
-    def _update_difference(self) -> None:
-        comparison, geometry = self._comparison, self._geometry
-        if comparison is None or geometry is None or not self._show_difference.isChecked():
-            return
-        if self._difference is None:
-            self._difference = difference_layer(comparison.difference, geometry, case_id=self.workspace.case_id or "")
-            self._differs_in = comparison.live
-            active = self.viewer.layers.selection.active
-            self.viewer.add_layer(self._difference)
-            # The user goes on with the layer he was painting on.
-            self.viewer.layers.selection.active = active
-        elif self._differs_in is not comparison.live:
-            self._differs_in = comparison.live
-            self._difference.data = on_screen(comparison.difference, geometry)
-            # napari makes a layer editable that gets other data.
-            self._difference.editable = False
-        else:
-            # It shows the comparison's own array, which has followed the edit.
-            self._difference.refresh(extent=False, thumbnail=False, highlight=False)
-
-    def _remove_difference(self) -> None:
-        layer, self._difference = self._difference, None
-        if layer is not None and layer in self.viewer.layers:
-            self.viewer.layers.remove(layer)
-
-    # Going to where they disagree
-
-    def _axis(self) -> int:
-        """The layer axis (0 I, 1 P, 2 L) along which the viewer's slider goes."""
-        dims = self.viewer.dims
-        return int(dims.order[dims.ndim - 3]) - dims.ndim + 3 if dims.ndim >= 3 else 0
-
-    def _show_profile(self) -> None:
-        """Show the disagreement by slice or, without a truth, where the model hesitated."""
-        uncertain = None
-        if self._comparison is not None:
-            self._strip.set_profile(self._comparison.profile(self._axis()), self._kinds)
-        else:
-            uncertain = self.steps.uncertainty_layer()
-            if uncertain is not None:
-                axes = tuple(axis for axis in range(3) if axis != self._axis())
-                counts = np.count_nonzero(np.asarray(uncertain.data) >= UNCERTAIN_FROM, axis=axes)
-                self._strip.set_profile(counts[:, np.newaxis], UNCERTAIN_TABLE)
-        self._strip.setVisible(self._comparison is not None or uncertain is not None)
-        self._mark_slice()
-
-    def _turn(self) -> None:
-        self._show_profile()
-        self.steps.axis_changed()
-
-    def _mark_slice(self) -> None:
-        dims = self.viewer.dims
-        if dims.ndim >= 3:
-            self._strip.set_current(int(dims.current_step[self._axis() + dims.ndim - 3]))
-
-    def _go_to_slice(self, index: int) -> None:
-        self.viewer.dims.set_current_step(self._axis() + self.viewer.dims.ndim - 3, index)
+        self.difference.switch.setChecked(shown)
 
     def _bring_voxel_into_view(self, voxel: Sequence[float]) -> None:
         if self.predicted_layer is not None:
-            self._bring_into_view(self.predicted_layer.data_to_world(voxel))
-
-    def _bring_into_view(self, point: Sequence[float]) -> None:
-        """Move the camera if a point of the world is not well inside the canvas."""
-        dims, camera = self.viewer.dims, self.viewer.scene.camera
-        away = [point[axis] - centre for axis, centre in zip(dims.order[-2:], camera.center[-2:], strict=True)]
-        if any(abs(mm) * camera.zoom > 0.4 * size for mm, size in zip(away, self.viewer.canvas.size, strict=True)):
-            camera.center = (camera.center[0], *(point[axis] for axis in dims.order[-2:]))
+            bring_into_view(self.viewer, self.predicted_layer.data_to_world(voxel), 0.4)
 
     # Saving
 
@@ -928,30 +714,6 @@ class ReviewPanel(Panel):
         self._unsaved.setVisible(bool(names))
 
 
-def _kinds_of_raters(mine: str, other: str) -> LabelTable:
-    """Return what two raters differ in: in colours of the difference layer, in words that fit neither being right."""
-    names = (f"only in {shortened(other)}", f"only in {shortened(mine)}", "another label")
-    return LabelTable(tuple(replace(kind, name=name) for kind, name in zip(DIFFERENCE_TABLE, names, strict=True)))
-
-
 def _role(layer: Layer) -> str:
     origin = origin_or_none(layer)
     return "" if origin is None else origin.role
-
-
-def _cell(text: str, column: int) -> QTableWidgetItem:
-    item = QTableWidgetItem(text)
-    if column:
-        item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-    return item
-
-
-def _number(value: float, digits: int) -> str:
-    """A number with so many decimals, none where there are three digits before the point: columns are narrow."""
-    return "–" if isnan(value) else f"{value:.{0 if abs(value) >= 99.5 else digits}f}"
-
-
-def _volume(ml: float, *, signed: bool = False) -> str:
-    """Volume with as many digits as fit a narrow column."""
-    digits = 2 if abs(ml) < 10 else 1 if abs(ml) < 100 else 0
-    return f"{ml:+.{digits}f}" if signed else f"{ml:.{digits}f}"

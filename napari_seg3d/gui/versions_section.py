@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
     QPushButton,
-    QTableWidgetItem,
     QWidget,
 )
 
@@ -21,9 +20,10 @@ from ..cases.corrections import Correction
 from ..errors import Seg3dError
 from .labels_from_file import LabelsFromFile
 from .layers import origin_or_none
+from .plain_table import PlainTable
 from .raters import RatersWindow
 from .session import session_for
-from .widgets import ROW_HEIGHT, Section, listen, plain_table, quiet_label
+from .widgets import Section, listen, quiet_label
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -67,7 +67,7 @@ class VersionsSection(Section):
         self.refresh()
 
     def _build(self) -> None:
-        table = self.table = plain_table(_HEADS, stretch=2)
+        table = self.table = PlainTable(_HEADS, stretch=2, numbers=(3, 4))
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -113,14 +113,8 @@ class VersionsSection(Section):
         table.setRowCount(count)
         for row, version in enumerate(self._versions):
             for column, text in enumerate(_texts(version)):
-                item = QTableWidgetItem(text)
-                item.setToolTip(_tooltip(version))
-                if column in (3, 4):
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                table.setItem(row, column, item)
-        # Before it is shown the heading tells a height that is too small.
-        header = max(table.horizontalHeader().sizeHint().height(), 26)
-        table.setFixedHeight(header + ROW_HEIGHT * min(max(count, 1), _ROWS) + 6)
+                table.write(row, column, text, _tooltip(version))
+        table.fit_height(_ROWS)
         if count:
             table.selectRow(0)
         self._enable()

@@ -15,10 +15,8 @@ from napari.viewer import current_viewer
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal, SignalInstance
 from qtpy.QtGui import QBrush, QColor, QPainter
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QFrame,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QMenu,
     QPlainTextEdit,
@@ -26,8 +24,6 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QStackedWidget,
-    QTableWidget,
-    QTableWidgetItem,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -44,8 +40,6 @@ if TYPE_CHECKING:
 
 #: Width in pixels that every page must live with.
 NARROW = 360
-#: Height in pixels of a row of a table.
-ROW_HEIGHT = 22
 #: Milliseconds after which quick work is shown in the footer.
 PATIENCE_MS = 400
 #: Colours of the message strip that are the same in all themes.
@@ -103,40 +97,6 @@ def quiet_label(text: str = "") -> QLabel:
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
-
-
-def plain_table(heads: Sequence[tuple[str, str]], stretch: int) -> QTableWidget:
-    """Return a table of texts to look at: quiet, narrow, nothing in it can be chosen or changed.
-
-    Parameters
-    ----------
-    heads : sequence of (str, str)
-        Heading and tooltip of each column.
-    stretch : int
-        The column that takes what the others leave; long texts in it are cut in their middle.
-    """
-    table = QTableWidget(0, len(heads))
-    for column, (name, tooltip) in enumerate(heads):
-        item = QTableWidgetItem(name)
-        item.setToolTip(tooltip)
-        table.setHorizontalHeaderItem(column, item)
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-    table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-    table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    table.setShowGrid(False)
-    table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-    table.setWordWrap(False)
-    table.verticalHeader().hide()
-    table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-    header = table.horizontalHeader()
-    header.setHighlightSections(False)
-    header.setSectionsClickable(False)
-    header.setMinimumSectionSize(30)
-    # Numbers are never cut off.
-    header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
-    return table
 
 
 def swatches(entries: Iterable[tuple[str, str]]) -> str:

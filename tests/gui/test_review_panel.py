@@ -50,7 +50,7 @@ class Page:
         self.wait(lambda: self.panel._comparison is not None and self.panel._job is None)
 
     def cells(self, row: int) -> list[str]:
-        table = self.panel._scores
+        table = self.panel.scores
         return [table.item(row, column).text() for column in range(table.columnCount())]
 
     def paint(self, index: tuple[int, int, int], value: int) -> None:
@@ -102,7 +102,7 @@ def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
         assert float(difference) == pytest.approx(float(predicted) - float(truth), abs=0.011)
     assert page.cells(len(expected.by_label))[:2] == ["Mean", f"{expected.mean_dice:.2f}"]
 
-    panel._show_difference.setChecked(True)
+    panel.difference.switch.setChecked(True)
     difference = viewer.layers["difference"]
     assert not difference.editable
     both = np.asarray(page.prediction.data) != np.asarray(viewer.layers["truth"].data)
@@ -116,10 +116,10 @@ def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
     assert np.count_nonzero(outline.data) == panel.steps._places[0].voxels
     assert outline not in [panel._predicted.itemData(i) for i in range(panel._predicted.count())]
     # The strip counts along the slider, also in another plane.
-    assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(both, axis=(1, 2)).tolist()
+    assert panel.difference.strip._counts.sum(axis=1).tolist() == np.count_nonzero(both, axis=(1, 2)).tolist()
     session_for(viewer).view.show_plane("sagittal")
-    assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(both, axis=(0, 1)).tolist()
-    panel._strip.slice_wanted.emit(3)
+    assert panel.difference.strip._counts.sum(axis=1).tolist() == np.count_nonzero(both, axis=(0, 1)).tolist()
+    panel.difference.strip.slice_wanted.emit(3)
     assert viewer.dims.current_step[2] == 3
 
     # After a stroke everything follows; the layer that the user took away stays away.
@@ -129,7 +129,7 @@ def test_scores_difference_and_ways_to_the_faults(page: Page) -> None:
     assert not viewer.layers["difference"].data.any()
     assert panel.steps.where.text() == "No disagreement."
     viewer.layers.remove(viewer.layers["difference"])
-    assert not panel._show_difference.isChecked()
+    assert not panel.difference.switch.isChecked()
     page.paint((1, 1, 1), 2)
     page.wait(lambda: panel.steps.where.text() == "Only places of less than 3 voxels differ.")
     assert "difference" not in viewer.layers
@@ -264,7 +264,7 @@ def test_every_stroke_is_in_scores_difference_strip_and_list_at_once(page: Page)
         assert panel._comparison.scores.voxel_accuracy == pytest.approx(scores.voxel_accuracy)
         differs = np.asarray(layer.data) != np.asarray(viewer.layers["truth"].data)
         assert np.array_equal(viewer.layers["difference"].data > 0, differs)
-        assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(differs, axis=(1, 2)).tolist()
+        assert panel.difference.strip._counts.sum(axis=1).tolist() == np.count_nonzero(differs, axis=(1, 2)).tolist()
         assert np.array_equal(panel._comparison.difference, difference_map(now.data, truth.data))
         return True
 
@@ -290,7 +290,7 @@ def test_every_stroke_is_in_scores_difference_strip_and_list_at_once(page: Page)
     session_for(viewer).view.show_plane("coronal")
     layer.paint((3, 12, 10), 2)
     differs = np.asarray(layer.data) != np.asarray(viewer.layers["truth"].data)
-    assert panel._strip._counts.sum(axis=1).tolist() == np.count_nonzero(differs, axis=(0, 2)).tolist()
+    assert panel.difference.strip._counts.sum(axis=1).tolist() == np.count_nonzero(differs, axis=(0, 2)).tolist()
 
 
 def test_places_are_decided_with_one_key_and_one_step_to_undo(page: Page) -> None:
@@ -433,9 +433,9 @@ def test_two_raters_and_their_consensus(page: Page, monkeypatch: pytest.MonkeyPa
     # Words that fit raters: none of them is the truth.
     assert (steps.accept.text(), steps.keep.text()) == ("Take ben", "Keep anna")
     assert "ben is right here" in steps.accept.toolTip()
-    heads = [panel._scores.horizontalHeaderItem(column).text() for column in (5, 6)]
+    heads = [panel.scores.horizontalHeaderItem(column).text() for column in (5, 6)]
     assert heads == ["anna\nml", "ben\nml"]
-    assert "only&nbsp;in&nbsp;ben" in panel._legend.text()
+    assert "only&nbsp;in&nbsp;ben" in panel.difference.legend.text()
     assert [title.text() for title in panel._titles] == ["Corrected", "Against"]
     maps = [label_map_of(layer) for layer in layers]
     assert panel.raters.words.text() == f"Agreement: kappa {agreement(*maps).kappa:.2f}"
@@ -478,7 +478,7 @@ def test_two_raters_and_their_consensus(page: Page, monkeypatch: pytest.MonkeyPa
     # With nothing to compare with: volumes, and what has changed, after every stroke.
     panel._truth.setCurrentIndex(0)
     panel._compare(surface=True)
-    table = panel._scores
+    table = panel.scores
     assert not table.isHidden()
     assert [table.isColumnHidden(column) for column in range(8)] == [False, *[True] * 4, False, True, False]
     loaded = maps[0]
