@@ -179,11 +179,11 @@ class QueueSection(Section):
             return parts
         one = efforts.get(case_id or "")
         if one is not None:
-            each = f", {one.minutes_per_ml:.1f} min per ml" if isfinite(one.minutes_per_ml) else ""
+            each = f", {_pace(one.minutes_per_ml)}" if isfinite(one.minutes_per_ml) else ""
             parts.append(f"This case: {one.minutes:.1f} min, {one.changed_ml:.2f} ml changed{each}.")
         minutes = sum(effort.minutes for effort in efforts.values())
         changed = sum(effort.changed_ml for effort in efforts.values() if isfinite(effort.changed_ml))
-        each = f", {minutes / changed:.1f} min per ml" if changed > 0 else ""
+        each = f", {_pace(minutes / changed)}" if changed > 0 else ""
         parts.append(f"On average {minutes / len(efforts):.1f} min per case{each}.")
         return parts
 
@@ -316,3 +316,8 @@ class QueueSection(Section):
         for page in self.window().findChildren(PredictPanel):
             if page.predict_ahead(following):
                 return
+
+
+def _pace(minutes_per_ml: float) -> str:
+    """Say a pace without a string of noughts: a large change that a tool made took a second for each ml."""
+    return f"{minutes_per_ml:.1f} min per ml" if minutes_per_ml >= 1 else f"{60 * minutes_per_ml:.2g} s per ml"

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from napari_seg3d.cases.checked import read_checked
 from napari_seg3d.cases.corrections import save_correction, versions
 from napari_seg3d.correction.queue import State
+from napari_seg3d.gui.queue_section import _pace
 from napari_seg3d.gui.queueing import CaseQueue
 from napari_seg3d.volumes.files import read_label_map, write_label_map
 
@@ -165,3 +167,10 @@ def test_save_check_next_and_versions_in_the_window(viewer, study, qtbot):
     page.versions.compare()
     wait(lambda: page.truth_layer is not None and page.truth_layer.name.startswith("version 1"))
     np.testing.assert_array_equal(page.truth_layer.data, expected)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"), [(12.34, "12.3 min per ml"), (0.5, "30 s per ml"), (0.0154, "0.92 s per ml")]
+)
+def test_a_pace_in_words(minutes: float, words: str) -> None:
+    assert _pace(minutes) == words
