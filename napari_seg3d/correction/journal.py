@@ -4,29 +4,6 @@ One file for each case that is open, ``<case>.journal``, readable by its owner o
 background thread and returns at once; the thread has given it to the operating system a few milliseconds later (at most
 `WRITTEN_S`), where it survives the end of the process, and asks for it to be put on the disk, where it survives a power
 cut, within `SYNCED_S`. After a save that was read back, `Journal.saved` begins the file anew on the version saved.
-
-The file
---------
-``seg3d-journal 1\n``, then a header (length and CRC-32 as two uint32, JSON text), then records. All numbers are little
-endian. A record is
-
-========  =====================================================================================================
-bytes     meaning
-========  =====================================================================================================
-0-3       ``EDIT``
-4, 5      kind (`EDIT`, `UNDO`, `REDO`, `SNAPSHOT`), 0
-6-7       bytes of words (uint16)
-8-11      bytes of payload (uint32)
-12-19     number of the edit (uint64), one more than before; a snapshot has that of the last edit in it
-20-27     when, seconds since 1970 in UTC (float64)
-28-35     voxels (uint64)
-36-39     CRC-32 of bytes 0-35, words and payload
-40-       words (UTF-8, what was done), payload
-========  =====================================================================================================
-
-The payload is a zlib stream of the changed voxels in C order of the grid: distance of each to the one before (uint32;
-uint64 on grids of more than 2³² voxels), then their old labels, then their new ones in the header's ``dtype``. Whatever
-follows the last whole record, such as one torn by a crash, does not count.
 """
 
 from __future__ import annotations
@@ -34,9 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
-import json
 import os
-import struct
 import threading
 import time
 import zlib
@@ -50,61 +25,40 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ..errors import CorrectionError, FileError, GeometryError, Seg3dError
+from ..errors import CorrectionError, FileError, Seg3dError
 from ..volumes.atomic import sweep_leftovers, write_whole
 from ..volumes.files import read_label_map
-from ..volumes.geometry import Geometry
 from ..volumes.volume import LabelMap
+from .journal_file import (
+    EDIT,
+    REDO,
+    SNAPSHOT,
+    SUFFIX,
+    UNDO,
+    Base,
+    base_of,
+    check_base,
+    content_of,
+    digest_of,
+    flat_labels,
+    header_bytes,
+    header_of,
+    holds_records,
+    journal_path,
+    packed,
+    records_of,
+    unpacked,
+)
 
-EDIT, UNDO, REDO, SNAPSHOT = 1, 2, 3, 4
-SUFFIX = ".journal"
 #: After so many seconds an appended edit is with the operating system, at most, and on the disk.
 WRITTEN_S, SYNCED_S = 0.5, 2.0
 #: A journal is written anew as one snapshot when it is larger than this and than the compressed mask so many times.
 LEAST_BYTES, TIMES_MASK = 4 << 20, 8
 
-_MAGIC = b"seg3d-journal 1\n"
-_BLOCK = struct.Struct("<II")
-_RECORD = struct.Struct("<4sBBHIQdQ")
-_CRC = struct.Struct("<I")
-_MARKER = b"EDIT"
-_LARGEST_FILE, _LARGEST_HEADER = 1 << 30, 1 << 16
 #: Edits of one stroke come in quick succession; the disk is asked when there is a pause, or when it is time.
 _PAUSE_S, _SYNC_S, _RETRY_S = 0.2, 1.0, 2.0
 #: A mark or a change of base waits for the edits before it, not for ever.
 _TASK_S = 60.0
-
-
-@dataclass(frozen=True)
-class Base:
-    """What a journal's edits begin with.
-
-    Parameters
-    ----------
-    case_id : str
-    version : str
-        What was loaded: for example the file name of a prediction or a saved correction.
-    source_sha256 : str
-        Of the file that was loaded; empty where there is none.
-    voxels_sha256 : str
-        Of the label values themselves.
-    shape : (int, int, int)
-    affine : tuple of 16 float
-        Voxel to world, row by row.
-    dtype : str
-        numpy's name of the labels' type, little endian.
-    first : int
-        Number of the first edit after it.
-    """
-
-    case_id: str
-    version: str
-    source_sha256: str
-    voxels_sha256: str
-    shape: tuple[int, int, int]
-    affine: tuple[float, ...]
-    dtype: str
-    first: int
 
 
 @dataclass(frozen=True)
@@ -169,16 +123,6 @@ class Mark:
 
     sequence: int
     data: NDArray[Any] = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class _Record:
-    kind: int
-    sequence: int
-    when_s: float
-    voxels: int
-    words: str
-    payload: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,16 +198,16 @@ def restore(path: Path, base: LabelMap) -> Restored:
     GeometryError
         If it began on another grid.
     """
-    content = _content(path)
-    begun, start = _header(content, path)
-    _check_base(begun, base, path)
+    content = content_of(path)
+    begun, start = header_of(content, path)
+    check_base(begun, base, path)
     data = base.data.copy(order="K")
     end, last = start, None
     sequence = begun.first - 1
-    for record, after in _records(content, start, begun):
+    for record, after in records_of(content, start, begun):
         end = after
         sequence, last = record.sequence, record.when_s
-        flat, old, new = _unpacked(record, begun, path)
+        flat, old, new = unpacked(record, begun, path)
         indices = np.unravel_index(flat, begun.shape)
         if not np.array_equal(data[indices], old):
             raise FileError(f"Edit {sequence} in {path.name} does not fit the edits before it; the file is damaged.")
@@ -273,7 +217,7 @@ def restore(path: Path, base: LabelMap) -> Restored:
         edits=sequence - begun.first + 1,
         when=None if last is None else _moment(last),
         dropped_bytes=len(content) - end,
-        damaged=_holds_records(content, end, sequence),
+        damaged=holds_records(content, end, sequence),
     )
 
 
@@ -301,8 +245,8 @@ class Journal:
         self._lock = lock
         self._tell = tell
         # Both in C order and little endian: what a position in the file means.
-        self._before = _flat(data, base.dtype)
-        self._now = self._before.copy() if restored is None else _flat(restored, base.dtype)
+        self._before = flat_labels(data, base.dtype)
+        self._now = self._before.copy() if restored is None else flat_labels(restored, base.dtype)
         self._sequence = base.first - 1 if sequence is None else sequence
         self._written = self._synced = self._sequence
         self._unsynced_since: float | None = None
@@ -362,7 +306,7 @@ class Journal:
         try:
             if path.exists() and (left := _look_at(path)).edits:
                 raise CorrectionError(f"There are {left.words} that were not saved. Restore or discard them first.")
-            return cls(path, _base(case_id, base, version, source_sha256, first=1), base.data, lock, tell)
+            return cls(path, base_of(case_id, base, version, source_sha256, first=1), base.data, lock, tell)
         except BaseException:
             lock.release()
             raise
@@ -381,7 +325,7 @@ class Journal:
         lock = _lock(path)
         try:
             restored = restore(path, base)
-            begun, _ = _header(_content(path), path)
+            begun, _ = header_of(content_of(path), path)
             sequence = begun.first - 1 + restored.edits
             journal = cls(path, begun, base.data, lock, tell, restored=restored.data, sequence=sequence)
         except BaseException:
@@ -483,7 +427,7 @@ class Journal:
         label_map = read_label_map(path)
         shape = label_map.data.shape
         differing = (
-            int(np.count_nonzero(_flat(label_map.data, label_map.data.dtype.str) != mark.data))
+            int(np.count_nonzero(flat_labels(label_map.data, label_map.data.dtype.str) != mark.data))
             if shape == self._base.shape
             else -1
         )
@@ -499,7 +443,7 @@ class Journal:
                 self._base.case_id,
                 path.name,
                 digest,
-                _digest(mark.data),
+                digest_of(mark.data),
                 self._base.shape,
                 self._base.affine,
                 self._base.dtype,
@@ -605,7 +549,7 @@ class Journal:
             differs = now[flat] != new
             flat, new = flat[differs], new[differs]
             old = now[flat]
-            parts.append(_packed(edit.kind, edit.sequence, edit.when_s, edit.words, flat, old, new, now.size))
+            parts.append(packed(edit.kind, edit.sequence, edit.when_s, edit.words, flat, old, new, now.size))
             undone.append((flat, old))
             now[flat] = new
         content = b"".join(parts)
@@ -648,12 +592,12 @@ class Journal:
 
     def _begin_anew(self) -> None:
         """Write the file with one snapshot in place of all edits, and open it."""
-        parts = [_header_bytes(self._base)]
+        parts = [header_bytes(self._base)]
         sequence = self._sequence if self._file is None else self._written
         if sequence >= self._base.first:
             flat = np.flatnonzero(self._now != self._before)
             old, new = self._before[flat], self._now[flat]
-            parts.append(_packed(SNAPSHOT, sequence, time.time(), "", flat, old, new, self._now.size))
+            parts.append(packed(SNAPSHOT, sequence, time.time(), "", flat, old, new, self._now.size))
         if self._file is not None:
             # Windows does not replace open files.
             self._file.close()
@@ -676,20 +620,7 @@ class Journal:
             self._tell(told)
 
 
-def journal_path(folder: Path, case_id: str) -> Path:
-    """Return where the journal of a case lies.
-
-    Raises
-    ------
-    CorrectionError
-        If the case id cannot be a file's name.
-    """
-    if not case_id or case_id.startswith(".") or Path(case_id).name != case_id or "\\" in case_id:
-        raise CorrectionError(f"The case id {case_id!r} cannot be the name of a file. Rename the case.")
-    return folder / f"{case_id}{SUFFIX}"
-
-
-# ---------------------------------------------------------------------------------------------------- bytes
+# ---------------------------------------------------------------------------------------------------- helpers
 
 
 def _finish(task: _Task) -> None:
@@ -697,40 +628,6 @@ def _finish(task: _Task) -> None:
         raise FileError("The journal of edits cannot be written at present. See that there is space on its disk.")
     if task.failed:
         raise task.failed[0]
-
-
-def _flat(data: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Return a copy of labels as one row in C order."""
-    return np.array(data, dtype=dtype, order="C").reshape(-1)
-
-
-def _digest(flat: NDArray[Any]) -> str:
-    return hashlib.sha256(flat.tobytes()).hexdigest()
-
-
-def _stored_type(data: NDArray[Any]) -> str:
-    return data.dtype.newbyteorder("<").str if data.dtype.itemsize > 1 else data.dtype.str
-
-
-def _base(case_id: str, base: LabelMap, version: str, source_sha256: str, *, first: int) -> Base:
-    dtype = _stored_type(base.data)
-    affine = tuple(float(number) for number in base.geometry.affine_voxel_to_world.ravel())
-    digest = _digest(_flat(base.data, dtype))
-    return Base(case_id, version, source_sha256, digest, base.geometry.shape, affine, dtype, first)
-
-
-def _check_base(begun: Base, base: LabelMap, path: Path) -> None:
-    grid = Geometry(begun.shape, np.reshape(begun.affine, (4, 4)))
-    if difference := grid.difference(base.geometry):
-        raise GeometryError(f"The edits in {path.name} were made on another grid ({difference}).")
-    if _digest(_flat(base.data, begun.dtype)) != begun.voxels_sha256:
-        raise CorrectionError(
-            f"The edits in {path.name} began with other labels than these. Load {begun.version or 'what was edited'}."
-        )
-
-
-def _index_type(voxels: int) -> str:
-    return "<u4" if voxels < 1 << 32 else "<u8"
 
 
 def _last_of_each(
@@ -745,151 +642,14 @@ def _last_of_each(
     return flat, new
 
 
-def _packed(
-    kind: int,
-    sequence: int,
-    when_s: float,
-    words: str,
-    flat: NDArray[np.intp],
-    old: NDArray[Any],
-    new: NDArray[Any],
-    grid_voxels: int,
-) -> bytes:
-    distances = np.diff(flat, prepend=0).astype(_index_type(grid_voxels))
-    payload = zlib.compress(distances.tobytes() + old.tobytes() + new.tobytes(), 1)
-    text = words.encode("utf-8")[:1000].decode("utf-8", "ignore").encode("utf-8")
-    head = _RECORD.pack(_MARKER, kind, 0, len(text), len(payload), sequence, when_s, len(flat))
-    return b"".join((head, _CRC.pack(zlib.crc32(payload, zlib.crc32(text, zlib.crc32(head)))), text, payload))
-
-
-def _unpacked(record: _Record, begun: Base, path: Path) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
-    """Return places, old and new labels of a record; everything is checked, for the file may come from anywhere."""
-    size = int(np.prod(begun.shape, dtype=np.int64))
-    index, label = np.dtype(_index_type(size)), np.dtype(begun.dtype)
-    expected = record.voxels * (index.itemsize + 2 * label.itemsize)
-    problem = FileError(f"Edit {record.sequence} in {path.name} cannot be understood; the file is damaged.")
-    if record.voxels > size:
-        raise problem
-    unpacker = zlib.decompressobj()
-    try:
-        # One byte more than expected would be too many: no payload can unfold beyond the grid.
-        content = unpacker.decompress(record.payload, expected + 1)
-    except zlib.error:
-        raise problem from None
-    if len(content) != expected or unpacker.unconsumed_tail or (expected and not unpacker.eof):
-        raise problem
-    places = record.voxels * index.itemsize
-    distances = np.frombuffer(content[:places], index)
-    if np.any(distances >= size) or np.any(distances[1:] == 0):
-        raise problem
-    flat = np.cumsum(distances.astype(np.int64)).astype(np.intp)
-    if len(flat) and flat[-1] >= size:
-        raise problem
-    old, new = np.frombuffer(content[places:], label).reshape(2, record.voxels)
-    return flat, old, new
-
-
-def _header_bytes(base: Base) -> bytes:
-    text = json.dumps(
-        {
-            "case": base.case_id,
-            "version": base.version,
-            "source_sha256": base.source_sha256,
-            "voxels_sha256": base.voxels_sha256,
-            "shape": base.shape,
-            "affine": base.affine,
-            "dtype": base.dtype,
-            "first": base.first,
-        }
-    ).encode("utf-8")
-    return b"".join((_MAGIC, _BLOCK.pack(len(text), zlib.crc32(text)), text))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise FileError(f"{path.name} is too large for a journal of edits.")
-        return path.read_bytes()
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(f"Cannot read {path.name}: {error.strerror or error}.") from error
-
-
-def _header(content: bytes, path: Path) -> tuple[Base, int]:
-    """Return what the journal begins with, and where its records start."""
-    start = len(_MAGIC) + _BLOCK.size
-    if not content.startswith(_MAGIC) or len(content) < start:
-        raise FileError(f"{path.name} is no journal of edits, or one of another version of this program.")
-    length, crc = _BLOCK.unpack_from(content, len(_MAGIC))
-    text = content[start : start + length]
-    damaged = FileError(f"The beginning of {path.name} is damaged, so its edits cannot be restored.")
-    if length > _LARGEST_HEADER or len(text) < length or zlib.crc32(text) != crc:
-        raise damaged
-    try:
-        facts: dict[str, Any] = json.loads(text)
-        x, y, z = (int(size) for size in facts["shape"])
-        affine = tuple(float(number) for number in facts["affine"])
-        texts = [facts[name] for name in ("case", "version", "source_sha256", "voxels_sha256")]
-        dtype = np.dtype(facts["dtype"])
-        base = Base(texts[0], texts[1], texts[2], texts[3], (x, y, z), affine, dtype.str, int(facts["first"]))
-        Geometry(base.shape, np.reshape(affine, (4, 4)))
-        sound = all(type(value) is str for value in texts) and dtype.kind in "iu" and base.first >= 0
-        if not sound or journal_path(path.parent, base.case_id).name != path.name:
-            raise damaged
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, AttributeError):
-        raise damaged from None
-    return base, start + length
-
-
-def _record_at(content: bytes, start: int) -> tuple[_Record, int] | None:
-    """Return the record that begins here and where it ends; None if it is not whole."""
-    body = start + _RECORD.size + _CRC.size
-    if len(content) < body:
-        return None
-    marker, kind, spare, words, payload, sequence, when_s, voxels = _RECORD.unpack_from(content, start)
-    end = body + words + payload
-    if marker != _MARKER or spare or kind not in (EDIT, UNDO, REDO, SNAPSHOT) or end > len(content):
-        return None
-    (crc,) = _CRC.unpack_from(content, start + _RECORD.size)
-    if zlib.crc32(content[body:end], zlib.crc32(content[start : start + _RECORD.size])) != crc:
-        return None
-    text = content[body : body + words].decode("utf-8", "replace")
-    return _Record(kind, sequence, when_s, voxels, text, content[body + words : end]), end
-
-
-def _records(content: bytes, start: int, begun: Base) -> Iterator[tuple[_Record, int]]:
-    """Yield whole records in their order, each with its end, until there is one that is not whole."""
-    expected = begun.first
-    while (found := _record_at(content, start)) is not None:
-        record, start = found
-        # Numbers go up one by one; only a snapshot, which comes first, stands for many.
-        snapshot_first = record.kind == SNAPSHOT and expected == begun.first and record.sequence >= begun.first
-        if not snapshot_first and (record.kind == SNAPSHOT or record.sequence != expected):
-            return
-        expected = record.sequence + 1
-        yield record, start
-
-
-def _holds_records(content: bytes, start: int, sequence: int) -> bool:
-    """Whether there are whole, later records behind what could not be read."""
-    place = content.find(_MARKER, start)
-    while place >= 0:
-        found = _record_at(content, place)
-        if found is not None and found[0].sequence > sequence:
-            return True
-        place = content.find(_MARKER, place + 1)
-    return False
-
-
 def _look_at(path: Path) -> Pending:
-    content = _content(path)
-    base, start = _header(content, path)
+    content = content_of(path)
+    base, start = header_of(content, path)
     sequence, last, end = base.first - 1, None, start
-    for record, after in _records(content, start, base):
+    for record, after in records_of(content, start, base):
         end = after
         sequence, last = record.sequence, record.when_s
-    damaged = _holds_records(content, end, sequence)
+    damaged = holds_records(content, end, sequence)
     return Pending(
         path,
         base.case_id,

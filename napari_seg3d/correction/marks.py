@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..errors import FileError
 from .change import Indices
-from .journal import journal_path
+from .journal_file import journal_path
 
 SUFFIX = ".marks.jsonl"
 

@@ -27,7 +27,8 @@ from qtpy.QtCore import QObject, Signal
 
 from ..cases.names import natural_key
 from ..correction.change import Change
-from ..correction.journal import EDIT, REDO, UNDO, Journal, Mark, Pending, Restored, discard, journal_path, pending
+from ..correction.journal import Journal, Mark, Pending, Restored, discard, pending
+from ..correction.journal_file import EDIT, REDO, UNDO, journal_path
 from ..errors import CorrectionError, FileError, Seg3dError
 from ..volumes.atomic import write_whole
 from ..volumes.files import read_label_map

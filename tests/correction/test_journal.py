@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from napari_seg3d.cases.corrections import save_correction
 from napari_seg3d.correction import journal as module
-from napari_seg3d.correction.journal import REDO, UNDO, Journal, discard, journal_path, pending, restore
+from napari_seg3d.correction import journal_file
+from napari_seg3d.correction.journal import Journal, discard, pending, restore
+from napari_seg3d.correction.journal_file import REDO, UNDO, journal_path
 from napari_seg3d.errors import CorrectionError, FileError, GeometryError, Seg3dError
 from napari_seg3d.volumes.geometry import Geometry
 from napari_seg3d.volumes.volume import LabelMap
@@ -241,7 +243,7 @@ def test_wherever_it_is_cut_the_edits_before_are_restored(tmp_path: Path) -> Non
     path = tmp_path / "017.journal"
     whole = path.read_bytes()
     states = [edited(base, edits) for edits in range(13)]
-    _, start = module._header(whole, path)
+    _, start = journal_file.header_of(whole, path)
     seen = set()
     for end in range(0, len(whole), 7):
         path.write_bytes(whole[:end])
@@ -285,9 +287,9 @@ def test_no_flipped_bit_is_restored(tmp_path: Path) -> None:
 
 def crafted(path: Path, payload: bytes, voxels: int, base: LabelMap, *, sequence: int = 1) -> None:
     """A journal whose checksums are right."""
-    header = module._header_bytes(module._base("017", base, "", "", first=1))
-    head = module._RECORD.pack(b"EDIT", 1, 0, 0, len(payload), sequence, 0.0, voxels)
-    path.write_bytes(header + head + module._CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload)
+    header = journal_file.header_bytes(journal_file.base_of("017", base, "", "", first=1))
+    head = journal_file._RECORD.pack(b"EDIT", 1, 0, 0, len(payload), sequence, 0.0, voxels)
+    path.write_bytes(header + head + journal_file._CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload)
 
 
 @pytest.mark.parametrize(
