@@ -25,7 +25,7 @@ from napari.layers import Labels
 
 from napari_seg3d.correction.journal import Journal, pending, restore
 from napari_seg3d.gui.edits import LayerEdits
-from napari_seg3d.gui.keeping import Kept, begin
+from napari_seg3d.gui.kept import Kept, begin
 from napari_seg3d.gui.layers import prediction_layer
 from napari_seg3d.volumes.geometry import Geometry
 from napari_seg3d.volumes.volume import LabelMap

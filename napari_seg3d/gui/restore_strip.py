@@ -10,7 +10,8 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy
 from .widgets import LEVEL_COLOURS, listen
 
 if TYPE_CHECKING:
-    from .keeping import Keeper, Offer
+    from .keeping import Keeper
+    from .kept import Offer
     from .workspace import Workspace
 
 

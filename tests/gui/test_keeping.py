@@ -13,7 +13,7 @@ import pytest
 
 from napari_seg3d.cases.corrections import versions
 from napari_seg3d.correction.journal import restore
-from napari_seg3d.gui.keeping import begin, left_over
+from napari_seg3d.gui.kept import begin, left_over
 from napari_seg3d.gui.restore_strip import RestoreStrip
 from napari_seg3d.gui.session import session_for
 from napari_seg3d.volumes.files import read_label_map, read_volume, write_label_map, write_volume
