@@ -261,7 +261,8 @@ def show_image_instead(layer: Image, volume: Volume, *, case_id: str, display: D
     # The range must hold the old limits while it is set, and the new ones when they are.
     layer.contrast_limits = arguments["contrast_limits"]
     layer.contrast_limits_range = (display.least, display.greatest)
-    layer.visible = visible
+    if visible:
+        layer.visible = True
 
 
 def show_truth_instead(layer: Labels, label_map: LabelMap, *, case_id: str) -> None:
@@ -280,13 +281,18 @@ def show_truth_instead(layer: Labels, label_map: LabelMap, *, case_id: str) -> N
 
 
 def _exchange(layer: Image | Labels, data: NDArray[Any], arguments: Mapping[str, Any]) -> None:
-    """Put other data in their place, unseen: what is hidden is not drawn."""
-    layer.visible = False
+    """Put other data in their place, unseen: what is hidden is not drawn.
+
+    What stays as it is is not set, for napari draws or slices anew all the same; a grid of the same voxels differs by
+    rounding from one case to the next.
+    """
+    if layer.visible:
+        layer.visible = False
     layer.mode = "pan_zoom"
     layer.metadata = arguments["metadata"]
     layer.data = data
     for name in ("scale", "translate"):
-        if not np.array_equal(getattr(layer, name), arguments[name]):
+        if not np.allclose(getattr(layer, name), arguments[name], rtol=1e-6, atol=1e-6):
             setattr(layer, name, arguments[name])
 
 
