@@ -28,7 +28,7 @@ from typing import TextIO
 
 import numpy as np
 from machine import describe
-from review_window import ReviewWindow
+from review_window import ReviewWindow, made_up_study
 
 #: Fewest and most strokes of a window before it is killed, and the longest wait from then to the kill.
 STROKES, LATER_S = (3, 20), 0.4
@@ -47,7 +47,7 @@ def main() -> int:
         return 0
     print(describe(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        study = made_up_study(Path(folder) / "study", tuple(choices.shape))
+        study = made_up_study(Path(folder) / "study", 1, tuple(choices.shape))
         results = kill_windows(study, choices.kills, choices.seed)
     lost = sum(result.lost for result in results)
     exact = sum(result.exact for result in results)
@@ -58,22 +58,6 @@ def main() -> int:
         "yes" if kept else "NO ", f"restored exactly: {exact} of {len(results)} windows; completed edits lost: {lost}"
     )
     return int(not kept)
-
-
-def made_up_study(folder: Path, shape: tuple[int, int, int]) -> Path:
-    """Write a case with a prediction."""
-    from napari_seg3d.cases.dataset import open_dataset
-    from napari_seg3d.cases.phantoms import write_phantom_dataset
-    from napari_seg3d.events import result_of
-    from napari_seg3d.volumes.files import read_label_map, write_label_map
-
-    result_of(write_phantom_dataset(folder, 1, shape=shape))
-    for case in open_dataset(folder).cases:
-        if case.truth is not None:
-            path = folder.with_name("study-seg3d") / "predictions" / "run" / f"{case.id}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_label_map(path, read_label_map(case.truth))
-    return folder
 
 
 # --------------------------------------------------------------------------------------------------- who kills

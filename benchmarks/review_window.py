@@ -12,6 +12,8 @@ from typing import Any
 
 #: Seconds after which a window that does not get there counts as broken.
 PATIENCE_S = 240.0
+#: Voxels of a case of BraTS.
+SHAPE = (240, 240, 155)
 
 
 @contextmanager
@@ -21,6 +23,22 @@ def own_preferences() -> Iterator[Path]:
         os.environ["NAPARI_CONFIG"] = str(Path(folder) / "napari.yaml")
         os.environ["XDG_CONFIG_HOME"] = folder
         yield Path(folder)
+
+
+def made_up_study(folder: Path, cases: int = 2, shape: tuple[int, int, int] = SHAPE) -> Path:
+    """Write a study of made-up cases, and beside it, in its project folder, a prediction of each; return the folder."""
+    from napari_seg3d.cases.dataset import open_dataset
+    from napari_seg3d.cases.phantoms import write_phantom_dataset
+    from napari_seg3d.events import result_of
+    from napari_seg3d.volumes.files import read_label_map, write_label_map
+
+    result_of(write_phantom_dataset(folder, cases, shape=shape))
+    for case in open_dataset(folder).cases:
+        if case.truth is not None:
+            path = folder.with_name(f"{folder.name}-seg3d") / "predictions" / "run" / f"{case.id}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_label_map(path, read_label_map(case.truth))
+    return folder
 
 
 class ReviewWindow:

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import describe
-from review_window import ReviewWindow, own_preferences
-from switch import made_up_study
+from review_window import ReviewWindow, made_up_study, own_preferences
 
 STROKE_MS = 50.0
 

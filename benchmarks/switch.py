@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 
 from machine import describe
-from review_window import ReviewWindow, own_preferences
+from review_window import ReviewWindow, made_up_study, own_preferences
 
-SHAPE = (240, 240, 155)
 SWITCH_S = 0.5
 
 
@@ -37,22 +36,6 @@ def main() -> int:
     print("not loaded:      " + ", ".join(f"{cpu:.2f} s of work, {wall:.2f} s" for cpu, wall in cold))
     print("yes" if slowest <= SWITCH_S else "NO ", f"a switch takes at most {SWITCH_S} s ({slowest:.2f} s)")
     return int(slowest > SWITCH_S)
-
-
-def made_up_study(folder: Path) -> Path:
-    """Write two cases with predictions."""
-    from napari_seg3d.cases.dataset import open_dataset
-    from napari_seg3d.cases.phantoms import write_phantom_dataset
-    from napari_seg3d.events import result_of
-    from napari_seg3d.volumes.files import read_label_map, write_label_map
-
-    result_of(write_phantom_dataset(folder, 2, shape=SHAPE))
-    for case in open_dataset(folder).cases:
-        if case.truth is not None:
-            path = folder.with_name("study-seg3d") / "predictions" / "run" / f"{case.id}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_label_map(path, read_label_map(case.truth))
-    return folder
 
 
 def measure(study: Path, switches: int) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
