@@ -2,7 +2,7 @@
 #
 #   make demo     a made-up study through the whole house: train, predict, compare, report
 #   make window   open napari with the Seg3D panels
-#   make test     all tests on PyQt5, and those of the window on PyQt6 beside them
+#   make test     all tests; those of the window on PyQt5 and on PyQt6
 #   make lint     style, docstrings, import rules      make types    mypy
 #   make docs     the documentation, with fresh screenshots
 #   make bench DATA=/path/to/studies    the benchmarks (see benchmarks/README.md)
@@ -116,14 +116,20 @@ window: $(VENV)/.use
 
 # ---------------------------------------------------------------------------------------------------- checks
 
-# Both parts run even if the first fails, so that one run tells everything. pytest-xvfb brings the screen.
+# Two halves beside each other, which take about as long: the window on PyQt5 with the rooms that need no network, and the
+# window on PyQt6 with those that do. Both run even if one fails, so that one run tells everything. pytest-xvfb brings
+# the screens.
+NETWORKS := tests/model tests/prediction tests/training
+
 .PHONY: test
 test: $(VENV)/.test
 	@failed=""; others=$$(mktemp); \
-	QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(BIN)/python -m pytest tests/gui $(PYTEST_ARGS) </dev/null >"$$others" 2>&1 & window=$$!; \
-	QT_API=pyqt5 PYTEST_QT_API=pyqt5 $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null || failed="the whole suite on PyQt5"; \
-	wait $$window || failed="$${failed:+$$failed, }the window on PyQt6"; \
-	echo; echo "The window on PyQt6:"; cat "$$others"; rm -f "$$others"; \
+	QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(BIN)/python -m pytest tests/gui $(NETWORKS) $(PYTEST_ARGS) \
+		</dev/null >"$$others" 2>&1 & other=$$!; \
+	QT_API=pyqt5 PYTEST_QT_API=pyqt5 $(BIN)/python -m pytest $(NETWORKS:%=--ignore=%) $(PYTEST_ARGS) </dev/null \
+		|| failed="PyQt5 and the rooms without networks"; \
+	wait $$other || failed="$${failed:+$$failed; }PyQt6 and the networks"; \
+	echo; echo "The window on PyQt6, and the networks:"; cat "$$others"; rm -f "$$others"; \
 	if [ -n "$$failed" ]; then echo "Failed: $$failed" >&2; exit 1; fi
 
 .PHONY: lint
