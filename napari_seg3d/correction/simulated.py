@@ -97,7 +97,7 @@ def correct_until(
     reached = np.ones((len(values), len(order) + 1))
     for row, value in enumerate(values):
         ours, theirs = predicted == value, truth == value
-        shared, own, true = ((part).sum(axis=across) for part in (ours & theirs, ours, theirs))
+        shared, own, true = (part.sum(axis=across) for part in (ours & theirs, ours, theirs))
         common = shared.sum() + np.concatenate([[0], np.cumsum((true - shared)[order])])
         sizes = own.sum() + true.sum() + np.concatenate([[0], np.cumsum((true - own)[order])])
         reached[row] = np.divide(2 * common, sizes, out=np.ones(len(common)), where=sizes > 0)
