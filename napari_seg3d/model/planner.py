@@ -312,15 +312,16 @@ def _rounded(size: Size, step: int) -> Size:
 
 
 def _add_optimiser(values: dict[str, Any]) -> None:
+    rule = RULES.get(values["network"]["name"], FamilyRule())
     values |= {
         "optimizer": "adamw",
-        "learning_rate": 1e-3,
+        "learning_rate": rule.learning_rate,
         "weight_decay": 5e-2,
         "schedule": "poly",
         "ema_decay": 0.999,
     }
     values["reasons"]["ema_decay"] = "smoother than any single step; in the beginning over a tenth of the steps made"
-    values["reasons"]["learning_rate"] = "AdamW reaches in hundreds of steps what SGD needs thousands for"
+    values["reasons"]["learning_rate"] = rule.why_rate
 
 
 def _add_augmentation(values: dict[str, Any], fingerprint: Fingerprint) -> None:

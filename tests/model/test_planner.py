@@ -215,3 +215,10 @@ def test_networks_are_as_wide_as_published_on_a_gpu_and_narrower_on_a_cpu(facts,
         assert np.prod(on_cpu[name].patch_voxels) < np.prod(on_gpu[name].patch_voxels)
         # The libraries' work space and mixed precision are left out on both sides of the estimate.
         assert step_memory_mb(on_gpu[name]) < 2 * 24_000
+
+
+def test_vnet_begins_with_a_higher_learning_rate(facts):
+    """Its last layer is normalised and small: with the usual rate it would need thousands of steps to be certain."""
+    usual, faster = (make_plan(facts, network=network, device="cpu") for network in ("unet", "vnet"))
+    assert (usual.learning_rate, faster.learning_rate) == (1e-3, 1e-2)
+    assert "last layer" in faster.reasons["learning_rate"] != usual.reasons["learning_rate"]
