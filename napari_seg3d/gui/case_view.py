@@ -321,6 +321,15 @@ class CaseView:
             self._tell_unsaved()
 
 
+def modality_layers(viewer: Viewer, workspace: Workspace) -> Sequence[Image]:
+    """Return the images of the open case, of which one is looked at; without a case all images."""
+    case = workspace.case
+    layers = [layer for layer in viewer.layers if isinstance(layer, Image)]
+    # Maps of probability and doubt lie over the images; they are no modalities.
+    of_case = [layer for layer in layers if case is not None and layer.name in case.modalities]
+    return of_case or layers
+
+
 def bring_into_view(model: ViewerModel, point: Sequence[float], reach: float) -> None:
     """Move a camera if a point of the world is further than `reach` of the canvas from the middle of it."""
     dims, camera = model.dims, model.scene.camera

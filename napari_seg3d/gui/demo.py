@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 #: Size of the window in pixels.
 SIZE = (1500, 950)
-#: Seconds that one thing may take to appear, and the child process to take all pictures.
-PATIENCE_S, ALL_S = 60.0, 600.0
+#: Seconds that one thing may take to appear, and the child process to take all pictures, without the lesson of one.
+PATIENCE_S, ALL_S = 60.0, 240.0
+#: Seconds that the lesson of the picture "learn" may take.
+LESSON_S = 240.0
 
 
 def screenshots(study: Path, case_id: str, output: Path, wanted: Sequence[str] = ()) -> dict[str, Path]:
@@ -63,15 +65,16 @@ def screenshots(study: Path, case_id: str, output: Path, wanted: Sequence[str] =
     except OSError as error:
         raise FileError(f"The folder {output} cannot be made: {error.strerror or error}.") from None
     request = json.dumps({"study": str(study), "case": case_id, "output": str(output), "wanted": wanted})
+    limit_s = ALL_S + LESSON_S * ("learn" in wanted)
     with tempfile.TemporaryDirectory(prefix="seg3d-screenshots-") as home, _display() as display:
         environment = {**os.environ, **display, "NAPARI_CONFIG": str(Path(home) / "napari.yaml")}
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "napari_seg3d.gui.demo"],
-                input=request, capture_output=True, text=True, env=environment, timeout=ALL_S, check=False,
+                input=request, capture_output=True, text=True, env=environment, timeout=limit_s, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise Seg3dError(f"The window did not show its pages within {ALL_S:.0f} s.") from None
+            raise Seg3dError(f"The window did not show its pages within {limit_s:.0f} s.") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise Seg3dError(f"The window could not be shown: {last}")
@@ -301,7 +304,7 @@ def _learn(tour: Tour) -> None:
     section.minutes.setValue(0.4)
     tour.wait_for(section.button.isEnabled, "the checked cases")
     section.learn()
-    tour.wait_for(section.verdict.isVisible, "the verdict", patience_s=4 * PATIENCE_S)
+    tour.wait_for(section.verdict.isVisible, "the verdict", patience_s=LESSON_S)
     page.messages.clear()
     tour.show(section)
 

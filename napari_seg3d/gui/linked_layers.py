@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
-
-if TYPE_CHECKING:
-    from napari import Viewer
-
-    from .workspace import Workspace
 
 _COMMON_LOOKS = ("visible", "opacity", "blending", "name")
 _IMAGE_LOOKS = (
@@ -79,15 +74,6 @@ class LinkedLabels(Labels):
     def redo(self) -> None:
         """Redo the original's last step."""
         self.original.redo()
-
-
-def modality_layers(viewer: Viewer, workspace: Workspace) -> Sequence[Image]:
-    """Return the images of the open case, of which one is looked at; without a case all images."""
-    case = workspace.case
-    layers = [layer for layer in viewer.layers if isinstance(layer, Image)]
-    # Maps of probability and doubt lie over the images; they are no modalities.
-    of_case = [layer for layer in layers if case is not None and layer.name in case.modalities]
-    return of_case or layers
 
 
 def can_be_linked(layer: Layer) -> bool:

@@ -9,9 +9,9 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QSlider, QVBoxLayout, QWidget
 
+from .case_view import modality_layers
 from .keys import HELP, with_key
 from .layers import origin_or_none
-from .linked_layers import modality_layers
 from .linked_views import IMAGES_MODE, PLANES_MODE
 from .session import session_for
 from .widgets import listen

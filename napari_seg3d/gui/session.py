@@ -18,10 +18,9 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QLabel
 
 from ..events import Event, Progress, Step
-from .case_view import CaseView
+from .case_view import CaseView, modality_layers
 from .keeping import Keeper
 from .keys import bind_keys
-from .linked_layers import modality_layers
 from .linked_views import IMAGES_MODE, PLANES_MODE, LinkedViewsDock
 from .queueing import CaseQueue
 from .saving import Saver
